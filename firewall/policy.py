@@ -1,0 +1,274 @@
+"""A policy file -> `Policy`; a folder -> `PolicySet`. Prose in Markdown is the source of truth.
+
+A file is YAML front matter and Markdown. Each bullet under `## Violates` is a rule with an id, written
+`` `weapons/2` `` at its start or given by its position. A file without sections is a policy too: its bullets are
+rules, and prose without bullets is one rule. Reading is strict: every mistake of a folder is reported at once with
+file, line and the nearest key that exists, and a set is replaced as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from firewall.errors import Mistakes
+
+Direction = Literal["input", "output"]
+Action = Literal["block", "redact", "flag"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "applies-to": ("input", "output", "both"), "action": ("block", "redact", "flag"),
+    "on-guard-error": ("closed", "open"), "release": ("rolling", "whole", "watch"),
+    "depth": ("snap", "reason", "deliberate"),
+}
+KEYS = ("id", "title", "applies-to", "action", "threshold", "on-guard-error", "release", "message", "tags", "detect",
+        "depth", "enabled")
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_RULE = re.compile(r"`([a-z0-9-]+/[A-Za-z0-9_-]+)`\s+(\S.*)", re.S)
+_BULLET = re.compile(r"(?:[-*+]|\d{1,3}[.)])\s+(\S.*)")
+SECTIONS = ("violates", "allowed", "exceptions", "examples")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy. `threshold` is a calibrated probability in (0, 1); 0.5 is the guard's own operating point."""
+
+    id: str
+    title: str
+    rules: tuple[Rule, ...]
+    prose: str = ""
+    allowed: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    applies_to: Literal["input", "output", "both"] = "both"
+    action: Action = "block"
+    threshold: float = 0.5
+    on_guard_error: Literal["closed", "open"] = "closed"
+    release: Literal["rolling", "whole", "watch"] | None = None
+    depth: Literal["snap", "reason", "deliberate"] | None = None
+    message: str = ""
+    tags: tuple[str, ...] = ()
+    detect: tuple[str, ...] = ()
+    enabled: bool = True
+
+    @classmethod
+    def from_text(cls, id: str, text: str) -> Policy:
+        """An ad hoc policy from any prose (a benchmark row, a test). Raises `Mistakes` when empty."""
+        return parse(text, id, f"{id} (ad hoc)", strict=False)
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """Policies sorted by id, with the digest that goes into every record."""
+
+    policies: tuple[Policy, ...] = ()
+    _sides: dict[str, PolicySet] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, policies: Iterable[Policy]) -> PolicySet:
+        return cls(tuple(sorted(policies, key=lambda p: p.id)))
+
+    def __iter__(self) -> Iterator[Policy]:
+        return iter(self.policies)
+
+    def __len__(self) -> int:
+        return len(self.policies)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """First 16 hex digits of SHA-256 over every field that can change a verdict or an action."""
+        rows = [{f.name: getattr(p, f.name) for f in fields(Policy) if f.name != "rules"}
+                | {"rules": [[r.id, r.text] for r in p.rules]} for p in self.policies]
+        text = json.dumps(rows, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @cached_property
+    def owner(self) -> dict[str, Policy]:
+        """Rule id (and policy id) -> its policy."""
+        return {k: p for p in self.policies for k in (p.id, *(r.id for r in p.rules))}
+
+    @cached_property
+    def rule_ids(self) -> tuple[str, ...]:
+        return tuple(r.id for p in self.policies for r in p.rules)
+
+    def side(self, direction: Direction) -> PolicySet:
+        """The subset that applies to one direction; the same object every time."""
+        if direction not in self._sides:
+            kept = tuple(p for p in self.policies if p.applies_to in (direction, "both"))
+            self._sides[direction] = self if len(kept) == len(self.policies) else PolicySet(kept)
+        return self._sides[direction]
+
+
+def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = ()) -> PolicySet:
+    """Reads `folder/*.md` except README.md. `enable` and `disable` name policy ids and win over front matter.
+
+    Raises:
+        Mistakes: every mistake of every file; nothing is loaded then.
+    """
+    wrong: list[str] = []
+    found: dict[str, Policy] = {}
+    enable, disable = tuple(enable), tuple(disable)
+    if not folder.is_dir():
+        raise Mistakes([f"{folder}: no such folder; write one with `python -m firewall init DIR`"])
+    for path in sorted(folder.glob("*.md")):
+        if path.name.lower() == "readme.md":
+            continue
+        try:
+            policy = parse(path.read_text("utf-8"), path.stem, str(path))
+        except Mistakes as e:
+            wrong += e.lines
+        except (OSError, UnicodeDecodeError) as e:
+            wrong.append(f"{path}:1: cannot be read as UTF-8 text ({type(e).__name__})")
+        else:
+            if policy.id in found:
+                wrong.append(f"{path}:1: id {policy.id!r} is taken by another file")
+            found[policy.id] = replace(policy, enabled=(policy.enabled or policy.id in enable)
+                                       and policy.id not in disable)
+    for name in (*enable, *disable):
+        if name not in found:
+            wrong.append(f"{folder}: no policy {name!r}{_near(name, found)}")
+    if not found and not wrong:
+        wrong.append(f"{folder}: no policy file (*.md) here; an empty set would pass everything")
+    if wrong:
+        raise Mistakes(wrong)
+    return PolicySet.of(p for p in found.values() if p.enabled)
+
+
+def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
+    """One Markdown text -> `Policy`. `strict=False` takes any prose (no front matter needed, no line checks).
+
+    Raises:
+        Mistakes: lines `where:line: sentence`.
+    """
+    wrong: list[str] = []
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    meta, body, first = _front(text, where, wrong) if text.startswith("---\n") else ({}, text, 1)
+    values = _values(meta, stem, where, wrong)
+    sections = _sections(body)
+    if strict:
+        for name, lines in sections.items():
+            if name and name not in SECTIONS and (near := difflib.get_close_matches(name, SECTIONS, 1)):
+                wrong.append(f"{where}:{first + lines[0][0] - 1}: heading {name!r}: did you mean {near[0]!r}?")
+    known = any(s in sections for s in SECTIONS)
+    lead = " ".join(line.strip() for _, line in sections.get("", []) if line.strip())
+    bullets = _bullets(sections.get("violates", []) if known else [x for part in sections.values() for x in part])
+    if not bullets and not known and (whole := " ".join(body.split())):
+        bullets = [(1, whole)]
+    rules = _rules(bullets, str(values.get("id", stem)), where, first, wrong)
+    if not rules:
+        wrong.append(f"{where}:{first}: no rule: write at least one bullet under `## Violates`")
+    if wrong:
+        raise Mistakes(wrong)
+    values |= {s: tuple(t for _, t in _bullets(sections.get(s, []))) for s in SECTIONS[1:]}
+    return Policy(**{"id": stem, "title": stem, **values}, rules=rules, prose=lead)
+
+
+def _front(text: str, where: str, wrong: list[str]) -> tuple[dict[str, Any], str, int]:
+    end = text.find("\n---", 3)
+    if end < 0:
+        wrong.append(f"{where}:1: front matter opens with --- and never closes")
+        return {}, "", 1
+    head, body = text[4:end + 1], text[text.find("\n", end + 1) + 1 or len(text):]
+    try:
+        meta = yaml.safe_load(head) or {}
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        wrong.append(f"{where}:{(mark.line if mark else 0) + 2}: front matter is not YAML: {getattr(e, 'problem', '')}")
+        return {}, body, 1
+    if not isinstance(meta, dict):
+        wrong.append(f"{where}:2: front matter must be `key: value` lines")
+        meta = {}
+    for key in meta:
+        if key not in KEYS:
+            line = next((i for i, x in enumerate(head.splitlines(), 2) if x.startswith(f"{key}:")), 2)
+            wrong.append(f"{where}:{line}: unknown key {str(key)!r}{_near(str(key), KEYS)}")
+    return meta, body, head.count("\n") + 3
+
+
+def _values(meta: dict[str, Any], stem: str, where: str, wrong: list[str]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in meta.items():
+        name = str(key).replace("-", "_")
+        problem = ""
+        if key in CHOICES and value not in CHOICES[key]:
+            problem = f"must be one of {', '.join(CHOICES[key])}{_near(str(value), CHOICES[key])}"
+        elif key == "id" and (not isinstance(value, str) or not _ID.fullmatch(value)):
+            problem = "must be lower-case letters, digits and hyphens"
+        elif key == "id" and value != stem:
+            problem = f"must be the file's name, {stem!r}"
+        elif key in ("title", "message") and not isinstance(value, str):
+            problem = "must be text"
+        elif key == "enabled" and not isinstance(value, bool):
+            problem = "must be true or false"
+        elif key == "threshold" and (isinstance(value, bool) or not isinstance(value, (int, float))
+                                     or not 0 < value < 1):
+            problem = "must be a number between 0 and 1"
+        elif key in ("tags", "detect"):
+            if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+                problem = "must be a list of words"
+            value = tuple(value) if isinstance(value, list) else ()
+        if problem:
+            wrong.append(f"{where}:{list(meta).index(key) + 2}: {key}: {problem}")
+        elif key in KEYS:
+            out[name] = value
+    return out
+
+
+def _sections(body: str) -> dict[str, list[tuple[int, str]]]:
+    """Heading (lower case, '' before the first `##`) -> numbered lines under it. `#` titles are skipped."""
+    parts: dict[str, list[tuple[int, str]]] = {"": []}
+    name = ""
+    for number, line in enumerate(body.split("\n"), 1):
+        if line.startswith("## "):
+            name = line[3:].strip().rstrip(":").lower()
+            parts.setdefault(name, []).append((number, ""))
+        elif not line.startswith("# "):
+            parts[name].append((number, line))
+    return parts
+
+
+def _bullets(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Top-level bullets; indented and wrapped lines continue the bullet above."""
+    out: list[tuple[int, str]] = []
+    for number, line in lines:
+        if match := _BULLET.match(line):
+            out.append((number, match[1].strip()))
+        elif out and line.strip() and not line.startswith("#"):
+            out[-1] = (out[-1][0], f"{out[-1][1]} {line.strip()}")
+    return out
+
+
+def _rules(bullets: list[tuple[int, str]], id: str, where: str, first: int, wrong: list[str]) -> tuple[Rule, ...]:
+    rules: dict[str, Rule] = {}
+    for position, (number, text) in enumerate(bullets, 1):
+        match = _RULE.match(text)
+        name, words = (match[1], match[2]) if match else (f"{id}/{position}", text)
+        line = first + number - 1
+        if not name.startswith(f"{id}/"):
+            wrong.append(f"{where}:{line}: rule id {name!r} must start with {id + '/'!r}")
+        if name in rules:
+            wrong.append(f"{where}:{line}: rule id {name!r} is used twice")
+        rules[name] = Rule(name, " ".join(words.split()))
+    return tuple(rules.values())
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
