@@ -1,0 +1,303 @@
+"""firewall.toml -> frozen dataclasses. All mistakes at once, each with file, line, key path and the nearest key.
+
+Flags win over environment over file over defaults. The shipped `firewall.toml` holds every key at its default; a test
+keeps the two equal, and `explain` reads the reason of a key from its comments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from firewall.errors import Mistakes
+
+SHIPPED = Path(__file__).parent / "shipped"
+CHOICES = {"depth": ("snap", "reason", "deliberate"), "release": ("rolling", "whole", "watch")}
+KINDS = ("embedded", "vllm", "transformers", "remote:URL", "webhook:URL", "scripted")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    listen: str = "127.0.0.1:8080"
+    admin: str = "127.0.0.1:9090"
+    workers: int = 1
+    certificate: str = ""
+    private_key: str = ""
+    client_keys: tuple[str, ...] = ()
+    drain_wait: float = 5.0
+    drain_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    url: str = ""
+    key: str = ""
+    ca_file: str = ""
+    verify: bool = True
+    connect_timeout: float = 5.0
+    head_timeout: float = 600.0
+    idle_timeout: float = 120.0
+    max_idle: int = 100
+    keepalive: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    folder: str = ""
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+    reload: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    kind: str = "embedded"
+    model: str = ""
+    depth: str = "snap"
+    cascade: bool = False
+    dialect: str = "ours"
+    deadline: float = 3.0
+    concurrency: int = 8
+    queue: int = 4
+    memory: int = 4096
+    threads: int = 1
+    accept_other_fingerprint: bool = False
+    engine: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    release: str = "rolling"
+    hold: int = 262_144
+    whole: int = 16_777_216
+    event: int = 1_048_576
+    content_idle: float = 120.0
+    total: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    first_byte: float = 10.0
+    head: float = 10.0
+    idle: float = 75.0
+    body_time: float = 60.0
+    body_rate: int = 1024
+    body: int = 16_777_216
+    body_budget: int = 67_108_864
+    connections: int = 0
+    in_flight: int = 0
+    candidates: int = 8
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    file: str = "-"
+    explain_verdict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    server: Server = Server()
+    upstream: Upstream = Upstream()
+    policies: Policies = Policies()
+    guard: Guard = Guard()
+    stream: Stream = Stream()
+    limits: Limits = Limits()
+    records: Records = Records()
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)     # by family: openai, anthropic, gemini, ollama
+    source: str = "shipped defaults"
+
+
+FAMILIES = ("openai", "anthropic", "gemini", "ollama")
+SECTIONS: dict[str, type] = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)[:7]}
+ENVIRONMENT = {"FIREWALL_LISTEN": "server.listen", "FIREWALL_ADMIN": "server.admin", "FIREWALL_WORKERS": "server.workers", "FIREWALL_UPSTREAM": "upstream.url", "FIREWALL_POLICIES": "policies.folder",
+               "FIREWALL_GUARD": "guard.kind"}
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
+         flags: Mapping[str, Any] | None = None) -> Config:
+    """Reads the file (default: FIREWALL_CONFIG, ./firewall.toml, else the shipped defaults), then the environment,
+    then `flags` (dotted key -> value; None is skipped).
+
+    Raises:
+        Mistakes: every mistake at once.
+    """
+    named = path or (Path(environ["FIREWALL_CONFIG"]) if environ.get("FIREWALL_CONFIG") else None)
+    path = named or Path("firewall.toml")
+    wrong: list[str] = []
+    config, text = Config(), ""
+    if named or path.is_file():
+        try:
+            text = path.read_text("utf-8")
+            data = tomllib.loads(text)
+        except (OSError, UnicodeDecodeError) as e:
+            raise Mistakes([f"{path}: cannot be read ({type(e).__name__}); give --config FILE"]) from None
+        except tomllib.TOMLDecodeError as e:
+            raise Mistakes([f"{path}: not TOML: {e}"]) from None
+        config = _fill(data, text, str(path), wrong)
+        if config.policies.folder:      # relative to the file that names it
+            folder = str(path.resolve().parent / config.policies.folder)
+            config = replace(config, policies=replace(config.policies, folder=folder))
+    settings = {dotted: environ[name] for name, dotted in ENVIRONMENT.items() if environ.get(name)}
+    settings |= {k: v for k, v in (flags or {}).items() if v is not None}
+    for dotted, value in settings.items():
+        section, key = dotted.split(".")
+        part = getattr(config, section)
+        problem, value = _check(key, value, type(getattr(part, key)), f"{section}.{key}", loose=True)
+        if problem:
+            wrong.append(f"{dotted}: {problem}")
+        else:
+            config = replace(config, **{section: replace(part, **{key: value})})
+    wrong += _consistent(config)
+    if wrong:
+        raise Mistakes(wrong)
+    return config
+
+
+def secret(reference: str, environ: Mapping[str, str] = os.environ) -> str:
+    """`env:NAME` -> the value; empty stays empty. Raises `Mistakes` when the variable is not set."""
+    if not reference:
+        return ""
+    name = reference.removeprefix("env:")
+    if not environ.get(name):
+        raise Mistakes([f"environment variable {name} is not set; it should hold a key"])
+    return environ[name]
+
+
+def address(value: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[v6]:PORT` -> (host, port). Raises ValueError."""
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(value)
+    return host.strip("[]"), int(port)
+
+
+def explain(key: str) -> str:
+    """The comment lines and default of a key (`guard.deadline` or `deadline`). Raises KeyError with near keys."""
+    found: list[str] = []
+    reason: list[str] = []
+    keys: list[str] = []
+    section, after_key = "", False
+    for line in (SHIPPED / "firewall.toml").read_text("utf-8").splitlines():
+        if line.startswith("["):
+            section, reason = line.strip("[]"), []
+        elif line.startswith("# "):
+            reason = [line[2:]] if after_key else [*reason, line[2:]]
+            after_key = False
+        elif "=" in line:
+            after_key = True
+            name = line.split("=")[0].strip()
+            keys += [f"{section}.{name}", name]
+            if key in (f"{section}.{name}", name):
+                found.append("\n".join([f"{section}.{line}", *(f"  {r}" for r in reason)]))
+        else:
+            reason = []
+    if not found:
+        raise KeyError(f"no key {key!r}{_near(key, keys)}")
+    return "\n".join(found)
+
+
+def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> Config:
+    config = Config(source=where)
+    for name, table in data.items():
+        if name not in SECTIONS or not isinstance(table, dict):
+            wrong.append(f"{where}:{_line(text, name, '')}: unknown section [{name}]{_near(name, SECTIONS)}")
+            continue
+        families = {}
+        if name == "upstream":
+            families = {k: v for k, v in table.items() if isinstance(v, dict)}
+            table = {k: v for k, v in table.items() if k not in families}
+        part = _section(SECTIONS[name](), table, name, text, where, wrong)
+        config = replace(config, **{name: part})
+        if families:
+            for family in set(families) - set(FAMILIES):
+                wrong.append(f"{where}:{_line(text, '', f'upstream.{family}')}: unknown dialect family {family!r}"
+                             f"{_near(family, FAMILIES)}")
+            config = replace(config, upstreams={
+                k: _section(part, v, f"upstream.{k}", text, where, wrong) for k, v in families.items()})
+    return config
+
+
+def _section(part: Any, table: dict[str, Any], section: str, text: str, where: str, wrong: list[str]) -> Any:
+    known = {f.name.replace("_", "-"): f for f in fields(part)}
+    for key, value in table.items():
+        line = _line(text, key, section)
+        if key not in known:
+            wrong.append(f"{where}:{line}: unknown key {section}.{key}{_near(key, known)}")
+            continue
+        name = known[key].name
+        problem, value = _check(name, value, type(getattr(part, name)), f"{section}.{key}")
+        if problem:
+            wrong.append(f"{where}:{line}: {section}.{key}: {problem}")
+        else:
+            part = replace(part, **{name: value})
+    return part
+
+
+def _check(key: str, value: Any, kind: Any, path: str, loose: bool = False) -> tuple[str, Any]:
+    """One value against the type of its default. `loose` also takes text for numbers (environment, flags)."""
+    if loose and isinstance(value, str) and kind in (int, float):
+        try:
+            value = kind(value)
+        except ValueError:
+            return "must be a number", value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        value = tuple(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        names = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+        return f"must be {names.get(kind, 'text')}", value
+    if kind in (int, float) and value < 0:
+        return "must not be negative", value
+    if key in CHOICES and value not in CHOICES[key]:
+        return f"must be one of {', '.join(CHOICES[key])}{_near(value, CHOICES[key])}", value
+    if path == "guard.kind" and value.split(":")[0] not in {k.split(":")[0] for k in KINDS}:
+        return f"must be one of {', '.join(KINDS[:-1])}{_near(value, KINDS)}", value
+    if path in ("guard.kind",) and value.startswith(("remote", "webhook")) and "://" not in value:
+        return f"needs an address, e.g. {value.split(':')[0]}:http://127.0.0.1:8000", value
+    if path in ("server.listen", "server.admin"):
+        try:
+            address(value)
+        except ValueError:
+            return "must be HOST:PORT, e.g. 127.0.0.1:8080", value
+    if path.startswith("upstream") and key == "url" and value and not value.startswith(("http://", "https://")):
+        return "must start with http:// or https://", value
+    if key == "key" and value and not value.startswith("env:"):
+        return "must be env:NAME; a key does not belong in a file", value
+    return "", value
+
+
+def _consistent(config: Config) -> list[str]:
+    s = config.server
+    out = []
+    if bool(s.certificate) != bool(s.private_key):
+        out.append("server: certificate and private-key go together")
+    if s.listen == s.admin and not s.listen.endswith(":0"):
+        out.append("server: listen and admin must differ")
+    if s.workers < 1:
+        out.append("server.workers: must be at least 1")
+    return out
+
+
+def _line(text: str, key: str, section: str) -> int:
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("["):
+            inside = line.strip().strip("[]")
+            if inside in (key if not section else "", section if not key else ""):
+                return number
+        elif inside == section and line.split("=")[0].strip() == key:
+            return number
+    return 1
+
+
+def _near(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
