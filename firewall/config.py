@@ -116,8 +116,10 @@ class Config:
 
 FAMILIES = ("openai", "anthropic", "gemini", "ollama")
 SECTIONS: dict[str, type] = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)[:7]}
-ENVIRONMENT = {"FIREWALL_LISTEN": "server.listen", "FIREWALL_ADMIN": "server.admin", "FIREWALL_WORKERS": "server.workers", "FIREWALL_UPSTREAM": "upstream.url", "FIREWALL_POLICIES": "policies.folder",
-               "FIREWALL_GUARD": "guard.kind"}
+ENVIRONMENT = {
+    "FIREWALL_LISTEN": "server.listen", "FIREWALL_ADMIN": "server.admin", "FIREWALL_WORKERS": "server.workers",
+    "FIREWALL_UPSTREAM": "upstream.url", "FIREWALL_POLICIES": "policies.folder", "FIREWALL_GUARD": "guard.kind",
+}
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,

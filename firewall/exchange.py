@@ -1,0 +1,109 @@
+"""One client request and all that follows from it. The only mutable per-request object; it ends in one record.
+
+A record never says more than was done: what was not judged is said (`unjudged`, `opaque`), a monitored violation is
+`flag` with `would`, never `block`, and the default ending is `unfinished`, so that forgetting to set one cannot look
+like success. No content, no key, no header value: the model name is kept only when it looks like one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from firewall.errors import FirewallError
+from firewall.policy import Direction
+from firewall.verdict import ALLOW, RANK, Decision, Verdict
+
+Ending = Literal["unfinished", "passed", "blocked", "refused", "failed", "gone", "answered"]
+MODEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-@")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Args:
+        route: the route's constant name, e.g. `POST /v1/chat/completions`; never the client's bytes.
+        tenant: keyed hash of the client's credential.
+        digest, guard: the policy set and guard fingerprint that judged it, fixed at admission.
+    """
+
+    route: str
+    wire: str
+    tenant: str = ""
+    digest: str = ""
+    guard: str = ""
+    id: str = field(default_factory=lambda: "req_" + secrets.token_hex(12))
+    boundary: str = field(default_factory=lambda: secrets.token_hex(8))
+    began: float = field(default_factory=time.perf_counter)
+    wall: float = field(default_factory=time.time)
+    model: str = ""
+    stream: bool = False
+    decisions: dict[Direction, Decision] = field(default_factory=dict)
+    path: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    asks: int = 0
+    tokens: int = 0
+    guard_ms: float = 0.0
+    came: int = 0               # judged characters upstream sent
+    cleared: int = 0            # of them, vouched for
+    request_chars: int = 0
+    opaque: int = 0             # leaves passed uninspected by name (media)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    upstream_status: int = 0
+    first_byte: float = 0.0     # when the first byte of an answer left
+    release: str = ""
+    ending: Ending = "unfinished"
+    status: int = 0
+    error: FirewallError | None = None
+
+    def named(self, model: str) -> None:
+        """Keeps a model name that is a name; anything else could be content."""
+        self.model = model if model and len(model) <= 100 and MODEL.issuperset(model) else ("?" if model else "")
+
+    def heard(self, verdict: Verdict) -> None:
+        """Counts one verdict."""
+        self.asks += 1
+        self.tokens += verdict.tokens
+        self.guard_ms += verdict.ms
+        for step in verdict.path or (f"{verdict.guard}:{verdict.depth}",):
+            if step not in self.path:
+                self.path.append(step)
+        if verdict.reason:
+            self.reasons.append(verdict.reason)
+
+    def decided(self, direction: Direction, decision: Decision) -> None:
+        """Keeps the most severe decision of a direction."""
+        if RANK[decision.action] >= RANK[self.decisions.get(direction, ALLOW).action]:
+            self.decisions[direction] = decision
+
+    @property
+    def outcome(self) -> Decision:
+        """The most severe decision of both directions."""
+        return max(self.decisions.values(), key=lambda d: RANK[d.action], default=ALLOW)
+
+    def record(self, explain: bool = False) -> dict[str, Any]:
+        """The one record: flat, JSON-ready, without content."""
+        now = time.perf_counter()
+        out: dict[str, Any] = {
+            "event": "exchange", "id": self.id, "time": round(self.wall, 3), "route": self.route, "wire": self.wire,
+            "tenant": self.tenant, "model": self.model, "stream": self.stream, "status": self.status,
+            "ending": self.ending, "decision": self.outcome.action if self.error is None or self.outcome.rules
+            else "error", "rules": sorted({r for d in self.decisions.values() for r in d.rules}),
+            "input": self.decisions["input"].action if "input" in self.decisions else "unjudged",
+            "output": self.decisions["output"].action if "output" in self.decisions else "unjudged",
+            "errors": sorted({e for d in self.decisions.values() for e in d.errors}),
+            "policies": self.digest, "guard": self.guard, "path": self.path, "asks": self.asks,
+            "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2), "request_chars": self.request_chars,
+            "came": self.came, "cleared": self.cleared, "unjudged": max(0, self.came - self.cleared),
+            "opaque": self.opaque, "bytes_in": self.bytes_in, "bytes_out": self.bytes_out,
+            "upstream_status": self.upstream_status, "release": self.release,
+            "first_byte_ms": round((self.first_byte - self.began) * 1e3, 2) if self.first_byte else None,
+            "ms": round((now - self.began) * 1e3, 2),
+        }
+        if self.error is not None:
+            out |= {"fault": self.error.fault, "code": self.error.code, "detail": self.error.detail}
+        if explain and self.reasons:
+            out["reasons"] = self.reasons
+        return out

@@ -1,0 +1,114 @@
+"""Where records go: one structlog JSON event per exchange, chained by hash.
+
+Each line carries `chain` = SHA-256(previous chain + the line without it), so that a cut, edited or swapped line of a
+kept file shows. A file that cannot be written refuses new exchanges (`audit_unavailable`) until it can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import structlog
+
+from firewall.errors import FirewallError, Mistakes
+
+START = "0" * 64
+KEPT = ("event", "timestamp", "level")
+
+
+class Records:
+    """Writes records and knows whether it still can."""
+
+    def __init__(self, file: str, worker: int = 0) -> None:
+        path = None if file == "-" else Path(f"{file}.{worker}" if worker else file)
+        self.file: IO[bytes]
+        self._chain = START
+        try:
+            if path is None:
+                self.file = sys.stdout.buffer
+            else:
+                if path.is_file() and path.stat().st_size:
+                    self._chain = _tail(path)
+                self.file = path.open("ab", buffering=0)
+        except (OSError, Mistakes) as e:
+            raise Mistakes([f"records.file: {path}: {e}"]) from None
+        self.broken = ""
+
+    def check(self) -> None:
+        """Raises `FirewallError` audit_unavailable while records cannot be written."""
+        if self.broken:
+            try:
+                self.file.write(b"")
+                self._line({"event": "records_recovered", "after": self.broken})
+                self.broken = ""
+            except OSError as e:
+                raise FirewallError("audit_unavailable", "The request cannot be recorded, so it was not handled.",
+                                    fault="ours", status=503, detail=f"records: {e.strerror}",
+                                    retry_after=5.0) from None
+
+    def write(self, record: dict[str, Any]) -> None:
+        try:
+            self._line(record)
+        except OSError as e:
+            self.broken = e.strerror or type(e).__name__
+            structlog.get_logger().error("records_unwritable", reason=self.broken)
+
+    def _line(self, record: dict[str, Any]) -> None:
+        body = orjson.dumps(record)
+        chain = hashlib.sha256(self._chain.encode() + body).hexdigest()
+        line = body[:-1] + b',"chain":"' + chain.encode() + b'"}\n'
+        self.file.write(line)
+        if self.file is sys.stdout.buffer:
+            self.file.flush()
+        self._chain = chain
+
+    def close(self) -> None:
+        if self.file is not sys.stdout.buffer:
+            self.file.close()
+
+
+def verify(path: Path) -> int:
+    """Counts the records of a file whose chain holds.
+
+    Raises:
+        Mistakes: names the first line that was edited, cut, swapped or inserted.
+    """
+    chain, count = START, 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            body, sep, end = line.rpartition(b',"chain":"')
+            claimed = end[:64].decode("ascii", "replace")
+            chain = hashlib.sha256(chain.encode() + body + b"}").hexdigest()
+            if not sep or not line.endswith(b'"}\n') or chain != claimed:
+                raise Mistakes([f"{path}:{number}: the chain breaks here: a record was edited, removed or inserted"])
+            count += 1
+    return count
+
+
+def _tail(path: Path) -> str:
+    """The last chain value of a file; a half-written last line (a crash) is cut off, and the chain goes on."""
+    data = path.read_bytes()
+    whole = data[:data.rfind(b"\n") + 1]
+    if len(whole) != len(data):
+        with path.open("r+b") as f:
+            f.truncate(len(whole))
+    if not whole:
+        return START
+    end = whole[:-1].rpartition(b"\n")[2].rpartition(b',"chain":"')[2]
+    if len(end) != 66:
+        raise Mistakes(["not a file of chained records; name another one"])
+    return end[:64].decode()
+
+
+def configure_logging(level: str = "info") -> None:
+    """The operator's log: JSON lines on standard error, and nothing of ours ever puts content into it."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"),
+                    structlog.processors.JSONRenderer(serializer=lambda d, **_: orjson.dumps(d).decode())],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper(), logging.INFO)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr), cache_logger_on_first_use=True)
