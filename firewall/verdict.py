@@ -102,7 +102,7 @@ def decide(verdicts: Iterable[Verdict], policies: PolicySet, errors: Iterable[Gu
     spans: list[Span] = []
     for rule in sorted(hit):
         policy = policies.owner[rule]
-        does: Outcome = policy.action
+        does: Outcome = "flag" if policy.release == "watch" else policy.action
         if does == "redact":
             spans += hit[rule]
             if not hit[rule]:       # nothing to cut out: the whole must not pass

@@ -1,0 +1,127 @@
+"""The one place for headers: what goes upstream, what comes back, credentials, and what we add.
+
+Both directions are allow-lists. Client credentials go upstream only where no key of ours is configured; cookies,
+forwarding headers and anything that could choose a host, a tenant or a parser never do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from firewall.errors import FirewallError
+from firewall.exchange import Exchange
+from firewall.verdict import Span
+
+Pairs = tuple[tuple[bytes, bytes], ...]
+CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
+FORWARD = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-organization", b"openai-project", b"openai-beta",
+                     b"idempotency-key", b"user-agent", b"x-stainless-lang", b"x-stainless-package-version",
+                     b"x-stainless-retry-count", b"anthropic-dangerous-direct-browser-access"))
+RETURN = frozenset((b"retry-after", b"openai-processing-ms", b"openai-version", b"openai-organization",
+                    b"openai-model", b"anthropic-organization-id", b"x-should-retry"))
+RETURN_PREFIX = (b"x-ratelimit-", b"anthropic-ratelimit-")
+FIXED = b"content-type: application/json\r\naccept: application/json, text/event-stream, application/x-ndjson\r\n" \
+        b"accept-encoding: identity\r\n"
+STREAM = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+MASK = "[redacted]"
+KEY_HEADER = {"openai": b"authorization: Bearer ", "anthropic": b"x-api-key: ", "gemini": b"x-goog-api-key: ",
+              "ollama": b"authorization: Bearer "}
+
+
+def credential(pairs: Pairs) -> bytes:
+    """The client's key, for naming its tenant; empty when it shows none."""
+    for name, value in pairs:
+        if name in CREDENTIALS:
+            return value
+    return b""
+
+
+def presented(pairs: Pairs) -> bytes:
+    """The bare key of a credential header, without its scheme word."""
+    value = credential(pairs)
+    return value[7:].strip() if value[:7].lower() == b"bearer " else value
+
+
+def tenant(key: bytes, salt: bytes) -> str:
+    """Keyed hash of a credential: the same client has the same name, and the name says nothing about the key."""
+    return hashlib.blake2b(key, key=salt, digest_size=8).hexdigest() if key else "anonymous"
+
+
+def forward(pairs: Pairs, ours: bytes) -> bytes:
+    """Header lines for upstream. `ours` is the configured credential line (with CRLF) or empty."""
+    out = [FIXED, ours]
+    for name, value in pairs:
+        if name in FORWARD or (not ours and name in CREDENTIALS):
+            out.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(out)
+
+
+def key_line(family: str, key: str) -> bytes:
+    """The credential header of a dialect family for our own upstream key."""
+    return KEY_HEADER[family] + key.encode("latin-1") + b"\r\n" if key else b""
+
+
+def encoding(pairs: Pairs) -> str:
+    """A content coding that is not identity: judged routes asked for none."""
+    for name, value in pairs:
+        if name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
+            return value.decode("latin-1")[:20]
+    return ""
+
+
+def content_type(pairs: Pairs) -> bytes:
+    """The media type alone, lower case."""
+    for name, value in pairs:
+        if name == b"content-type":
+            return value.partition(b";")[0].strip().lower()
+    return b""
+
+
+def answer(kind: bytes, upstream: Pairs, exchange: Exchange) -> bytes:
+    """Header lines of an answer that was judged."""
+    out = [b"content-type: %b\r\n" % kind]
+    if kind != b"application/json":
+        out.append(STREAM)
+    for name, value in upstream:
+        if name in RETURN or name.startswith(RETURN_PREFIX):
+            out.append(b"%b: %b\r\n" % (name, value))
+    out.append(ours(exchange))
+    return b"".join(out)
+
+
+def refusal(exchange: Exchange, error: FirewallError | None = None) -> bytes:
+    """Header lines of an answer of ours: a block, or an error."""
+    out = b"content-type: application/json\r\n" + ours(exchange, error)
+    if error is None:
+        out += b"x-should-retry: false\r\n"
+    elif error.retry_after is not None:
+        out += b"retry-after: %d\r\n" % max(1, round(error.retry_after))
+    return out
+
+
+def ours(exchange: Exchange, error: FirewallError | None = None) -> bytes:
+    """x-request-id and x-firewall-*: rule ids and digests only, no reasons."""
+    outcome = exchange.outcome
+    action = "error" if error is not None and outcome.action != "block" else outcome.action
+    policy = f"x-firewall-policy: {','.join(outcome.rules)}\r\n" if outcome.rules else ""
+    return (f"x-request-id: {exchange.id}\r\nx-firewall-decision: {action}\r\n{policy}"
+            f"x-firewall-policy-digest: {exchange.digest}\r\n").encode("ascii", "replace")
+
+
+def masked(text: str, begin: int, spans: Sequence[Span]) -> str | None:
+    """`text` stands at offset `begin` of its channel: cuts the spans out and puts one mask where each starts.
+
+    None when no span touches it.
+    """
+    out, at, touched = [], 0, False
+    for span in sorted(spans):
+        start, stop = span.start - begin, span.end - begin
+        if stop <= at or start >= len(text):
+            continue
+        touched = True
+        out.append(text[at:max(start, at)])
+        if start >= at:
+            out.append(MASK)
+        at = max(at, min(stop, len(text)))
+    return "".join((*out, text[at:])) if touched else None

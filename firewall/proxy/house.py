@@ -1,0 +1,114 @@
+"""What one worker process owns for its whole life: configuration, policies, guard, upstream pools, records.
+
+`House.judge` is the one way from a case to a decision: no policies means nothing to judge, a memory answers at once, and
+a guard that fails becomes a decision in `verdict.decide` alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from firewall import config as settings
+from firewall.case import Case
+from firewall.config import SHIPPED, Config
+from firewall.errors import FirewallError, GuardDown, Mistakes
+from firewall.exchange import Exchange
+from firewall.gate import Release
+from firewall.guards.guard import Guard
+from firewall.policy import PolicySet
+from firewall.proxy import headers
+from firewall.proxy.http1 import tls
+from firewall.proxy.http1.client import Origin, Pool, UpstreamLimits
+from firewall.proxy.records import Records
+from firewall.proxy.relay import Pace
+from firewall.proxy.source import Source
+from firewall.verdict import Decision, decide
+from firewall.wire.body import BodyLimits
+
+
+class House:
+    """Built before the event loop serves; `start` and `close` frame its life.
+
+    Raises:
+        Mistakes: on construction, with every reason why it cannot serve.
+    """
+
+    def __init__(self, config: Config, guard: Guard, source: Source, records: Records, salt: bytes | None = None) -> None:
+        self.config, self.guard, self.source, self.records = config, guard, source, records
+        self.salt = salt or os.urandom(16)
+        self.body = BodyLimits(decoded=config.limits.body)
+        s = config.stream
+        self.paces: dict[str, Pace] = {r: Pace(r, s.hold, s.whole, s.event, s.content_idle, s.total)
+                                       for r in ("rolling", "whole", "watch")}
+        self.client_keys = tuple(settings.secret(name).encode() for name in config.server.client_keys)
+        self.pools: dict[str, Pool] = {}
+        self.keys: dict[str, bytes] = {}
+        wrong: list[str] = []
+        for family in settings.FAMILIES:
+            upstream = config.upstreams.get(family, config.upstream)
+            if not upstream.url:
+                continue
+            try:
+                self.keys[family] = headers.key_line(family, settings.secret(upstream.key))
+                origin = Origin.parse(upstream.url, ssl=tls.client_context(upstream.ca_file or None, upstream.verify)
+                                      if upstream.url.startswith("https://") else None)
+                self.pools[family] = Pool(origin, UpstreamLimits(
+                    connect_timeout=upstream.connect_timeout, head_timeout=upstream.head_timeout,
+                    idle_timeout=upstream.idle_timeout, total=s.total, keepalive=upstream.keepalive,
+                    max_idle=upstream.max_idle))
+            except Mistakes as e:
+                wrong += [f"upstream ({family}): {line}" for line in e.lines]
+            except (FirewallError, ValueError) as e:
+                wrong.append(f"upstream.url ({family}): {getattr(e, 'detail', e)}")
+        if wrong:
+            raise Mistakes(sorted(set(wrong)))
+        self.draining = ""
+
+    @property
+    def policies(self) -> PolicySet:
+        return self.source.current
+
+    def pace(self, policies: PolicySet) -> Pace:
+        """The configured release mode, unless an active policy insists on whole answers."""
+        mode: Release = self.config.stream.release     # type: ignore[assignment]
+        if mode == "rolling" and any(p.release == "whole" for p in policies):
+            mode = "whole"
+        return self.paces[mode]
+
+    def ready(self) -> str:
+        """Empty when traffic can be served, else why not."""
+        return self.draining or self.guard.ready() or (f"records: {self.records.broken}" if self.records.broken else "")
+
+    async def judge(self, case: Case, exchange: Exchange) -> Decision:
+        """One question on the request side."""
+        if not case.policies.policies:
+            return Decision()
+        errors: list[GuardDown] = []
+        verdicts = []
+        try:
+            verdict = self.guard.known(case)
+            if verdict is None:
+                verdict = await self.guard.judge(case)
+            exchange.heard(verdict)
+            verdicts.append(verdict)
+            if verdict.unsure:
+                errors.append(GuardDown("guard_unsure", "the guard did not vouch for a whole request"))
+        except GuardDown as error:
+            errors.append(error)
+            exchange.error = error
+        decision = decide(verdicts, case.policies, errors)
+        if not decision.stops:
+            exchange.error = None
+        return decision
+
+    async def close(self) -> None:
+        for pool in self.pools.values():
+            await pool.close()
+        await self.guard.close()
+        self.records.close()
+
+
+def folder(config: Config) -> Path:
+    """Where the policies are: the configured folder, else the shipped one."""
+    return Path(config.policies.folder) if config.policies.folder else SHIPPED / "policies"

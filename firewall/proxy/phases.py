@@ -1,0 +1,197 @@
+"""The life of an exchange: admit -> judge -> forward -> relay -> settle.
+
+    client                     firewall                                       upstream
+      |  head    ------------>  admit: route table, type, key, body, words
+      |  body                   judge: detectors, then the guard, all words
+      |  <--- 400 in the        (block: upstream untouched)
+      |       dialect's shape   forward: the client's own bytes ------------->  |
+      |                         relay: frames -> gate <-- verdicts   <--------  |
+      |  <--- judged bytes      settle: exactly one record, always
+
+`App` is what the HTTP server calls; everything here is a thin line through rooms that know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from dataclasses import replace
+
+import structlog
+
+from firewall.case import Case
+from firewall.errors import FirewallError, GuardDown
+from firewall.exchange import Exchange
+from firewall.proxy import headers, metrics, routes
+from firewall.proxy.house import House
+from firewall.proxy.http1.request import Request
+from firewall.proxy.http1.server import Refusal, Reply
+from firewall.proxy.relay import Relay
+from firewall.wire.body import document
+from firewall.wire.wire import Asked, Wire
+
+BLOCKED = "This request was blocked by a content policy."
+NOT_ALLOWED = FirewallError("endpoint_not_allowed", "This endpoint is not served by the firewall.", status=404)
+NOT_JSON = FirewallError("unsupported_media_type", "The body must be application/json.", status=415)
+NO_KEY = FirewallError("invalid_api_key", "A valid key for this firewall is required.", status=401)
+LIMITED = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens", "best_of", "top_logprobs", "candidate_count")
+
+
+class App:
+    """Binds the HTTP server to a `House`."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    # what the server calls
+
+    def head(self, request: Request) -> Refusal | None:
+        """The head is here: refuse what needs no body."""
+        matched = routes.match(request.method, request.path, request.query)
+        error: FirewallError | None = None
+        if matched is None:
+            error = NOT_ALLOWED
+        elif headers.content_type(request.headers) != b"application/json":
+            error = NOT_JSON
+        elif self.house.client_keys and not self._known_client(request):
+            error = NO_KEY
+        return self._refuse(request, error) if error else None
+
+    def request(self, request: Request, reply: Reply) -> None:
+        """A whole request is here."""
+        task = asyncio.get_running_loop().create_task(self.exchange(request, reply))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        reply.on_gone = task.cancel
+
+    def refused(self, error: FirewallError, request: Request | None) -> tuple[int, bytes, bytes]:
+        """The server could not read a request: shape the answer, keep a record."""
+        refusal = self._refuse(request, error)
+        return refusal.status, refusal.headers, refusal.body
+
+    # the phases
+
+    async def exchange(self, request: Request, reply: Reply) -> None:
+        """One exchange from admission to its record."""
+        house = self.house
+        matched = routes.match(request.method, request.path, request.query)
+        assert matched is not None      # `head` let it through
+        route, wire = matched.route, matched.route.wire
+        policies = house.policies
+        exchange = Exchange(route.name, wire.name, self._tenant(request), policies.digest, house.guard.fingerprint)
+        exchange.bytes_in = len(request.body)
+        metrics.IN_FLIGHT.inc()
+        try:
+            house.records.check()
+            asked = self._admit(request, matched, exchange)
+            case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
+            decision = await house.judge(case, exchange)
+            exchange.decided("input", decision)
+            if route.local:
+                self._answer(reply, exchange, 200, wire.withheld(asked, decision, exchange.id), "answered")   # type: ignore[arg-type]
+                return
+            if decision.action == "error":
+                raise exchange.error or GuardDown()
+            if decision.action == "block":
+                body = wire.blocked(decision.message or BLOCKED, decision.rules, exchange.id)
+                self._answer(reply, exchange, 400, body, "blocked")
+                return
+            body = asked.rewrite(decision.spans, lambda _: headers.MASK) if decision.action == "redact" \
+                else request.body
+            pool = house.pools.get(route.family)
+            if pool is None:
+                raise FirewallError("no_upstream", "No upstream is configured for this API.", fault="ours", status=502,
+                                    detail=f"set [upstream.{route.family}] url in firewall.toml")
+            output = policies.side("output")
+            relay = Relay(exchange, wire, asked, house.guard, output, reply, house.pace(output))
+            key = house.keys.get(route.family, b"")
+            lines = headers.forward(request.headers, key)
+            if decision.action != "redact" and (coding := _header(request, b"content-encoding")):
+                lines += b"content-encoding: %b\r\n" % coding
+            relay.call = pool.send(b"POST", matched.target, lines, body, relay)
+            try:
+                await relay.done
+            except asyncio.CancelledError:
+                relay.gone()
+                raise
+        except asyncio.CancelledError:
+            exchange.ending, exchange.status = "gone", exchange.status or 499
+        except FirewallError as error:
+            self._fail(reply, wire, exchange, error)
+        except Exception as error:      # ours: closed, and said so
+            structlog.get_logger().error("internal", where=type(error).__name__, id=exchange.id)
+            self._fail(reply, wire, exchange, FirewallError(
+                "internal", "The firewall failed to handle this request.", fault="ours", status=500,
+                detail=type(error).__name__))
+        finally:
+            self.settle(exchange)
+
+    def _admit(self, request: Request, matched: routes.Match, exchange: Exchange) -> Asked:
+        body = document(request.body, _header(request, b"content-encoding"), self.house.body)
+        self._capped(body)
+        asked = matched.route.wire.ask(body)
+        if matched.stream is not None:
+            asked = replace(asked, stream=matched.stream, model=matched.model)
+        exchange.named(asked.model)
+        exchange.stream, exchange.opaque = asked.stream, len(asked.opaque)
+        exchange.request_chars = sum(len(m.text) for m in asked.messages)
+        return asked
+
+    def _capped(self, body: dict[str, object]) -> None:
+        """Amplification: candidates and tokens one request may ask for (K17)."""
+        limits = self.house.config.limits
+        for key in LIMITED:
+            value = body.get(key)
+            if not isinstance(value, int):
+                continue
+            cap = limits.output_tokens if key.startswith("max_") else 20 if key == "top_logprobs" else limits.candidates
+            if cap and value > cap:
+                raise FirewallError("limit_exceeded", f"`{key}` may be at most {cap} here.", param=key)
+
+    # answers and endings
+
+    def _answer(self, reply: Reply, exchange: Exchange, status: int, body: bytes, ending: str) -> None:
+        exchange.ending, exchange.status, exchange.bytes_out = ending, status, len(body)   # type: ignore[assignment]
+        reply.answer(status, headers.refusal(exchange), body)
+
+    def _fail(self, reply: Reply, wire: Wire, exchange: Exchange, error: FirewallError) -> None:
+        if exchange.ending in ("blocked", "failed"):
+            return
+        exchange.error = error
+        exchange.ending = "refused" if error.fault == "client" else "failed"
+        exchange.status = error.status
+        body = wire.error(error, exchange.id)
+        exchange.bytes_out = len(body)
+        reply.answer(error.status, headers.refusal(exchange, error), body)
+
+    def _refuse(self, request: Request | None, error: FirewallError) -> Refusal:
+        """A refusal before the body, or of a malformed request."""
+        wire = routes.dialect(request.path if request else "")
+        matched = routes.match(request.method, request.path, b"") if request else None
+        exchange = Exchange(matched.route.name if matched else "other", wire.name if matched else "none",
+                            self._tenant(request) if request else "", self.house.policies.digest,
+                            self.house.guard.fingerprint)
+        exchange.error, exchange.ending, exchange.status = error, "refused", error.status
+        metrics.IN_FLIGHT.inc()
+        self.settle(exchange)
+        return Refusal(error.status, headers.refusal(exchange, error), wire.error(error, exchange.id))
+
+    def settle(self, exchange: Exchange) -> None:
+        """Exactly one record, always."""
+        metrics.IN_FLIGHT.dec()
+        self.house.records.write(exchange.record(self.house.config.records.explain_verdict))
+        metrics.settle(exchange)
+
+    def _tenant(self, request: Request) -> str:
+        return headers.tenant(headers.credential(request.headers), self.house.salt)
+
+    def _known_client(self, request: Request) -> bool:
+        key = headers.presented(request.headers)
+        return any([hmac.compare_digest(key, known) for known in self.house.client_keys])
+
+
+def _header(request: Request, name: bytes) -> bytes | None:
+    return next((value for key, value in request.headers if key == name), None)
+
+

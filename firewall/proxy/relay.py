@@ -1,0 +1,374 @@
+"""The pump: upstream's bytes -> frames -> gate -> client, with one question to the guard in flight.
+
+No task, queue, future or timer a token: upstream's bytes arrive in a callback, become frames, and whatever the gate
+lets go is written at once. A question that the guard answers from memory (`known`) costs a function call; one that
+needs thinking is a task, and meanwhile frames pile up behind the gate: a slow guard makes large windows, a fast one
+small. The head waits too: until the first clearance a refusal can still be a proper answer.
+
+Three things can end it, each exactly once: everything left (`passed`), a decision stopped it (`blocked`), or
+something broke (`failed`: guard, upstream, our own mistake). A client that leaves (`gone`) cancels upstream and guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from firewall.case import Case, Message
+from firewall.errors import FirewallError, GuardDown
+from firewall.exchange import Ending, Exchange
+from firewall.gate import Gate, Release
+from firewall.guards.guard import Guard
+from firewall.policy import PolicySet
+from firewall.proxy import headers
+from firewall.proxy.http1.client import Call
+from firewall.proxy.http1.server import Reply
+from firewall.transcript import Transcript
+from firewall.verdict import Decision, Verdict, decide
+from firewall.wire.frame import Frame
+from firewall.wire.wire import Asked, Reader, StreamLimits, Wire
+
+BLOCKED = "This answer was stopped by a content policy."
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Release mode and bounds of one stream; bytes and seconds (see [stream] in firewall.toml)."""
+
+    release: Release = "rolling"
+    hold: int = 262_144
+    whole: int = 16_777_216
+    event: int = 1_048_576
+    content_idle: float = 120.0
+    total: float = 3600.0
+
+
+class Relay:
+    """Receives one upstream answer (it is the client half's `Sink`) and answers one client."""
+
+    __slots__ = ("asked", "call", "done", "ended", "exchange", "gate", "guard", "masked", "messages", "pace", "paused",
+                 "policies", "reader", "reply", "started", "status", "task", "timer", "transcript", "upstream_headers",
+                 "wire", "words_at")
+
+    def __init__(self, exchange: Exchange, wire: Wire, asked: Asked, guard: Guard, policies: PolicySet, reply: Reply,
+                 pace: Pace) -> None:
+        self.exchange, self.wire, self.asked, self.guard = exchange, wire, asked, guard
+        self.policies, self.reply, self.pace = policies, reply, pace
+        self.gate = Gate(pace.release, pace.whole if pace.release == "whole" else pace.hold)
+        self.transcript = Transcript()
+        self.messages: tuple[Message, ...] = asked.messages
+        self.reader: Reader | None = None
+        self.call: Call | None = None
+        self.task: asyncio.Task[Verdict] | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.started = self.paused = self.ended = False
+        self.status, self.upstream_headers = 502, ()
+        self.masked: set[tuple[str, int, int]] = set()
+        self.words_at = exchange.began
+        self.timer: asyncio.TimerHandle | None = None
+        exchange.release = pace.release
+        reply.on_gone, reply.on_writable = self.gone, self.breathe
+
+    # upstream's side: the Sink
+
+    def head(self, status: int, received: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Status and headers of upstream's answer; nothing leaves yet."""
+        if self.done.done():
+            return
+        self.status, self.upstream_headers = status, received
+        self.exchange.upstream_status = status
+        try:
+            if 300 <= status < 400 or status == 101:
+                raise FirewallError("upstream_redirect", "The upstream answered with a redirect; it was not followed.",
+                                    fault="upstream", status=502)
+            if status in (401, 403):
+                raise FirewallError("upstream_denied", "The upstream refused the credential.", fault="upstream",
+                                    status=status)
+            if encoded := headers.encoding(received):
+                raise FirewallError("upstream_encoding", "The upstream's answer is encoded in a way that was not asked "
+                                    "for.", fault="upstream", status=502, detail=f"content-encoding: {encoded}")
+            kind = headers.content_type(received)
+            limits = StreamLimits(event=self.pace.event, whole=self.pace.whole)
+            self.reader = self.wire.reader(self.asked, kind, limits)
+        except Exception as error:
+            self.broke(error)
+            return
+        self.timer = asyncio.get_running_loop().call_later(self.patience(), self.wait)
+
+    def data(self, raw: bytes) -> None:
+        """Body bytes: the hot path."""
+        if self.reader is None or self.gate.shut:
+            return
+        try:
+            frames = self.reader.feed(raw)
+            if frames:
+                self.take(frames)
+                self.turn()
+        except Exception as error:
+            self.broke(error)
+
+    def end(self, complete: bool) -> None:
+        """Upstream is finished; `complete` is False when its framing was cut short."""
+        if self.reader is None or self.gate.shut or self.done.done():
+            return
+        try:
+            if not complete:
+                raise FirewallError("upstream_truncated", "The upstream's answer ended too early.", fault="upstream",
+                                    status=502)
+            self.take(self.reader.close())
+            self.gate.close()
+            self.call = None
+            self.turn()
+        except Exception as error:
+            self.broke(error)
+
+    def fail(self, error: FirewallError) -> None:
+        """Connect, TLS, timeout or protocol trouble."""
+        self.broke(error)
+
+    # the middle
+
+    def take(self, frames: list[Frame]) -> None:
+        gate, transcript = self.gate, self.transcript
+        for frame in frames:
+            mark = gate.mark
+            for channel, text in frame.pieces:
+                transcript.add(channel, text, mark)
+                mark += len(text)
+            if mark != gate.mark:
+                self.words_at = 0.0     # stamped lazily: `wait` reads the clock, not the hot path
+            gate.push(frame)
+
+    def turn(self) -> None:
+        """Asks what can be asked now, and lets go what may leave."""
+        gate = self.gate
+        if gate.release == "watch" or gate.cleared >= 0:
+            self.send(gate.leave())
+        while (mark := gate.question()) is not None:
+            case = Case("output", self.policies, self.messages, self.transcript.said(), gate.closed,
+                        self.exchange.tenant, self.exchange.boundary)
+            verdict = self.guard.known(case)
+            if verdict is None:
+                self.task = asyncio.get_running_loop().create_task(self.guard.judge(case))
+                self.task.add_done_callback(lambda task, mark=mark: self.thought(mark, task))
+                break
+            if not self.heard(mark, verdict):
+                return
+        self.flow()
+
+    def thought(self, mark: int, task: asyncio.Task[Verdict]) -> None:
+        """A verdict that took time has come (or did not)."""
+        self.task = None
+        if task.cancelled() or self.done.done() or self.gate.shut:
+            return
+        try:
+            if (error := task.exception()) is not None:
+                if self.gate.release == "watch" and isinstance(error, GuardDown):
+                    self.unwatched(error)
+                    return
+                raise error
+            if self.heard(mark, task.result()):
+                self.turn()
+        except Exception as error:
+            self.broke(error)
+
+    def heard(self, mark: int, verdict: Verdict) -> bool:
+        """One verdict about the first `mark` characters. False when it ended the exchange."""
+        exchange, gate = self.exchange, self.gate
+        exchange.heard(verdict)
+        clear = mark
+        for channel, offset in verdict.unsure:
+            clear = min(clear, self.transcript.mark(channel, offset))
+        if verdict.findings:
+            decision = decide((verdict,), self.policies)
+            if gate.release == "watch" and decision.action != "allow":
+                decision = Decision("flag", decision.rules, decision.errors)
+            if decision.action == "redact" and not self.mask(decision, verdict, clear):
+                decision = Decision("block", decision.rules, decision.errors, (), decision.message)
+            exchange.decided("output", decision)
+            if decision.stops:
+                self.stop(decision)
+                return False
+        elif "output" not in exchange.decisions:
+            exchange.decided("output", Decision())
+        if gate.closed and clear < mark:        # unsure about a whole answer is no verdict
+            raise GuardDown("guard_unsure", "the guard did not vouch for a whole answer")
+        self.send(gate.clear(clear))
+        return True
+
+    def unwatched(self, error: GuardDown) -> None:
+        """Monitoring lost its guard: the stream goes on, and the record says what was not judged."""
+        self.exchange.decided("output", Decision("flag", (), (error.code,)))
+        self.send(self.gate.clear(self.gate.cleared))
+        if self.ended and self.gate.mark > self.gate.cleared and self.gate.question() is None:
+            self.finish("passed", self.status)
+
+    def mask(self, decision: Decision, verdict: Verdict, clear: int) -> bool:
+        """Rewrites held frames so that each redacted span is one placeholder. False when a part has left already."""
+        held: list[Frame] = []
+        self.gate.rewrite(lambda frame: held.append(frame) or frame)       # type: ignore[func-returns-value]
+        behind: dict[str, int] = {}
+        for frame in held:
+            for channel, text in frame.pieces:
+                behind[channel] = behind.get(channel, 0) + len(text)
+        starts = {channel: self.transcript.size(channel) - size for channel, size in behind.items()}
+        unsure = dict(verdict.unsure)
+        spans = [s for s in decision.spans if tuple(s) not in self.masked
+                 and s.start < unsure.get(s.channel, s.start + 1)]      # a match that may still grow is masked later
+        if any(s.start < starts.get(s.channel, self.transcript.size(s.channel)) for s in spans):
+            return False
+        if not spans:
+            return True
+        at = dict(starts)
+
+        def change(frame: Frame) -> Frame:
+            texts: list[str | None] = []
+            for channel, text in frame.pieces:
+                begin = at[channel]
+                at[channel] = begin + len(text)
+                texts.append(headers.masked(text, begin, [s for s in spans if s.channel == channel]))
+            if all(t is None for t in texts) or self.reader is None:
+                return frame
+            return frame._replace(raw=self.reader.rewrite(frame, texts))
+
+        self.gate.rewrite(change)
+        self.masked.update(tuple(s) for s in spans)
+        return True
+
+    def send(self, frames: object) -> None:
+        """Writes frames that may leave, in one piece, after the head if it is still here."""
+        raws = [frame.raw for frame in frames]      # type: ignore[attr-defined]
+        if raws:
+            if not self.started:
+                self.begin(self.status, self.reader.content_type if self.reader else b"application/json")
+            data = raws[0] if len(raws) == 1 else b"".join(raws)
+            self.exchange.bytes_out += len(data)
+            self.reply.write(data)
+        if self.gate.done and not self.ended:
+            self.ended = True
+            self.reply.end()
+        if self.ended and not self.gate.asking and self.gate.cleared >= self.gate.mark:
+            self.finish("passed", self.status)
+
+    def begin(self, status: int, kind: bytes) -> None:
+        self.started = True
+        self.exchange.first_byte = time.perf_counter()
+        self.reply.start(status, headers.answer(kind, self.upstream_headers, self.exchange))
+
+    def flow(self) -> None:
+        """Back-pressure both ways: stop reading while too much is held or the client reads slowly."""
+        gate, call = self.gate, self.call
+        if call is None:
+            return
+        stuffed = gate.full
+        if stuffed and not gate.asking:
+            raise FirewallError("held_too_much", "The answer could not be judged in parts within the memory allowed "
+                                "for it.", fault="guard", status=502)
+        stop = stuffed or not self.reply.writable
+        if stop != self.paused:
+            self.paused = stop
+            (call.pause if stop else call.resume)()
+
+    def breathe(self) -> None:
+        """The client took what was written."""
+        if self.call is not None and self.paused and not self.gate.full:
+            self.paused = False
+            self.call.resume()
+
+    # endings
+
+    def stop(self, decision: Decision) -> None:
+        """A decision against the answer: upstream is closed, the client gets the dialect's own ending."""
+        self.hang_up()
+        message = decision.message or BLOCKED
+        after = self.gate.after
+        self.gate.refuse()
+        reader = self.reader
+        assert reader is not None
+        if self.started:
+            self.reply.write(reader.ending(after, message))
+            self.reply.end()
+            self.finish("blocked", self.status)
+        else:
+            streamed = reader.content_type != b"application/json"
+            body = reader.ending(None, message) if streamed else self.wire.withheld(self.asked, message,
+                                                                                    self.exchange.id)
+            kind = reader.content_type if streamed else b"application/json"
+            self.reply.answer(200, headers.answer(kind, (), self.exchange), body)
+            self.finish("blocked", 200)
+
+    def broke(self, error: BaseException) -> None:
+        """Something failed: closed, in a legal message, with a record that says so."""
+        if self.done.done():
+            return
+        self.hang_up()
+        fault = error if isinstance(error, FirewallError) else FirewallError(
+            "internal", "The firewall failed to handle this answer.", fault="ours", status=500,
+            detail=type(error).__name__)
+        self.exchange.error = fault
+        if fault.fault == "guard":
+            self.exchange.decided("output", decide((), self.policies, (_down(fault),)))
+        after = self.gate.after
+        self.gate.refuse()
+        try:
+            if self.ended:
+                pass
+            elif self.started and self.reader is not None:
+                self.reply.write(self.reader.fault(after, fault))
+                self.reply.end()
+            elif not self.started:
+                body = self.wire.error(fault, self.exchange.id)
+                self.reply.answer(fault.status, headers.refusal(self.exchange, fault), body)
+        except Exception:
+            self.reply.abort()
+        self.finish("failed", self.status if self.started else fault.status)
+
+    def gone(self) -> None:
+        """The client left: cancellation reaches upstream and guard."""
+        if not self.done.done():
+            self.hang_up()
+            self.gate.refuse()
+            self.finish("gone", self.status if self.started else 499)
+
+    def wait(self) -> None:
+        """Content-idle and total deadlines; one coarse timer a stream."""
+        now = time.perf_counter()
+        if self.done.done():
+            return
+        if self.words_at == 0.0:
+            self.words_at = now
+        late = now - self.exchange.began > self.pace.total
+        if late or (now - self.words_at > self.pace.content_idle and not self.gate.asking and not self.gate.closed):
+            self.broke(FirewallError("upstream_timeout", "The upstream was silent for too long." if not late else
+                                     "The answer took too long.", fault="upstream", status=504))
+        else:
+            self.timer = asyncio.get_running_loop().call_later(self.patience(), self.wait)
+
+    def patience(self) -> float:
+        return max(0.05, min(self.pace.content_idle, self.pace.total) / 4)
+
+    def hang_up(self) -> None:
+        if self.call is not None:
+            self.call.cancel()
+            self.call = None
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+
+    def finish(self, ending: Ending, status: int) -> None:
+        if self.done.done():
+            return
+        exchange = self.exchange
+        exchange.ending, exchange.status = ending, status
+        exchange.came, exchange.cleared = self.gate.mark, min(max(self.gate.cleared, 0), self.gate.mark)
+        if self.timer is not None:
+            self.timer.cancel()
+        self.reply.on_gone = self.reply.on_writable = None
+        self.done.set_result(None)
+
+
+def _down(error: FirewallError) -> GuardDown:
+    return error if isinstance(error, GuardDown) else GuardDown(error.code, error.detail)
+
+

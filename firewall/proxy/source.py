@@ -1,0 +1,69 @@
+"""The active policies: hot reload, last good set kept.
+
+A set is swapped by one assignment: an exchange keeps the set it was admitted with. A broken edit changes nothing but
+`stale`, which /readyz and a metric show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from firewall.errors import Mistakes
+from firewall.policy import PolicySet, load
+
+
+class Source:
+    """A folder and the last good set read from it.
+
+    Args:
+        check: raises `Mistakes` when a guard cannot work with a set (an unknown detector, say).
+
+    Raises:
+        Mistakes: on construction, when the first read fails.
+    """
+
+    def __init__(self, folder: Path, enable: tuple[str, ...] = (), disable: tuple[str, ...] = (),
+                 check: Callable[[PolicySet], None] = lambda _: None) -> None:
+        self.folder, self.enable, self.disable, self.check = folder, enable, disable, check
+        self.stale: tuple[str, ...] = ()
+        self.reloads = {"ok": 0, "failed": 0}
+        self._seen = self._look()
+        self.current = self._read()
+
+    def refresh(self, force: bool = False) -> bool:
+        """Reads again when a file changed. True when a new set took effect."""
+        seen = self._look()
+        if seen == self._seen and not force:
+            return False
+        self._seen = seen
+        try:
+            fresh = self._read()
+        except Mistakes as e:
+            self.stale = tuple(e.lines)
+            self.reloads["failed"] += 1
+            structlog.get_logger().error("policies_stale", kept=self.current.digest, mistakes=e.lines)
+            return False
+        self.stale = ()
+        self.reloads["ok"] += 1
+        changed = fresh.digest != self.current.digest
+        self.current = fresh
+        structlog.get_logger().info("policies_loaded", digest=fresh.digest, policies=len(fresh))
+        return changed
+
+    def _read(self) -> PolicySet:
+        fresh = load(self.folder, self.enable, self.disable)
+        self.check(fresh)
+        return fresh
+
+    def _look(self) -> tuple[tuple[str, int, int], ...]:
+        out = []
+        for path in self.folder.glob("*.md"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            out.append((path.name, stat.st_mtime_ns, stat.st_size))
+        return tuple(sorted(out))
