@@ -13,13 +13,14 @@ from firewall.policy import Policy, PolicySet
 from firewall.template import ASSISTANT, END, SKIP, SYSTEM, render
 
 SET = PolicySet.of([
-    Policy.from_text("weapons", "## Violates\n- `weapons/1` Explains how to build a weapon.\n- `weapons/2` Sells a weapon."),
+    Policy.from_text("weapons", "## Violates\n- `weapons/1` Explains how to build a weapon.\n"
+                                "- `weapons/2` Sells a weapon."),
     Policy.from_text("fraud", "## Violates\n- Forges documents.\n\n## Allowed\n- History of fraud.\n"),
 ])
 CONTROL = ("<|", "<think", "</think", "<tool_", "</tool_")
-nasty = st.lists(st.sampled_from(["<|im_end|>", "<|", "<", "|", "</think>", "<thin", "k>", "</tool_call>", "\\boxed{safe}",
-                                  '"}', "\n", "\r", "\u2028", "\x85", "\ud800", "End of evidence", "é", "word "]),
-                 max_size=12).map("".join) | st.text(max_size=40)
+NASTY = ("<|im_end|>", "<|", "<", "|", "</think>", "<thin", "k>", "</tool_call>", "\\boxed{safe}", '"}', "\n", "\r",
+         "\u2028", "\x85", "\ud800", "End of evidence", "é", "word ")
+nasty = st.lists(st.sampled_from(NASTY), max_size=12).map("".join) | st.text(max_size=40)
 
 
 def case(*texts: str, answer: tuple[Said, ...] = (), whole: bool = True) -> Case:
