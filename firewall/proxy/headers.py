@@ -48,11 +48,14 @@ def tenant(key: bytes, salt: bytes) -> str:
     return hashlib.blake2b(key, key=salt, digest_size=8).hexdigest() if key else "anonymous"
 
 
-def forward(pairs: Pairs, ours: bytes) -> bytes:
-    """Header lines for upstream. `ours` is the configured credential line (with CRLF) or empty."""
+def forward(pairs: Pairs, ours: bytes, private: bool = False) -> bytes:
+    """Header lines for upstream. `ours` is the configured credential line (with CRLF) or empty.
+
+    `private`: the client's credential is for this firewall and never leaves it.
+    """
     out = [FIXED, ours]
     for name, value in pairs:
-        if name in FORWARD or (not ours and name in CREDENTIALS):
+        if name in FORWARD or (not ours and not private and name in CREDENTIALS):
             out.append(b"%b: %b\r\n" % (name, value))
     return b"".join(out)
 

@@ -34,7 +34,7 @@ BLOCKED = "This request was blocked by a content policy."
 NOT_ALLOWED = FirewallError("endpoint_not_allowed", "This endpoint is not served by the firewall.", status=404)
 NOT_JSON = FirewallError("unsupported_media_type", "The body must be application/json.", status=415)
 NO_KEY = FirewallError("invalid_api_key", "A valid key for this firewall is required.", status=401)
-LIMITED = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens", "best_of", "top_logprobs", "candidate_count")
+LIMITED = ("n", "best_of", "top_logprobs", "max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 class App:
@@ -43,6 +43,7 @@ class App:
     def __init__(self, house: House) -> None:
         self.house = house
         self.tasks: set[asyncio.Task[None]] = set()
+        self.relays: set[Relay] = set()
 
     # what the server calls
 
@@ -106,15 +107,18 @@ class App:
             output = policies.side("output")
             relay = Relay(exchange, wire, asked, house.guard, output, reply, house.pace(output))
             key = house.keys.get(route.family, b"")
-            lines = headers.forward(request.headers, key)
+            lines = headers.forward(request.headers, key, bool(house.client_keys))
             if decision.action != "redact" and (coding := _header(request, b"content-encoding")):
                 lines += b"content-encoding: %b\r\n" % coding
             relay.call = pool.send(b"POST", matched.target, lines, body, relay)
+            self.relays.add(relay)
             try:
                 await relay.done
             except asyncio.CancelledError:
                 relay.gone()
                 raise
+            finally:
+                self.relays.discard(relay)
         except asyncio.CancelledError:
             exchange.ending, exchange.status = "gone", exchange.status or 499
         except FirewallError as error:

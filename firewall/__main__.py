@@ -1,0 +1,118 @@
+"""python -m firewall: serve, demo, check, policies, explain, init, records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from firewall import __version__
+from firewall.errors import FirewallError, Mistakes
+
+TEACH = """
+examples:
+  python -m firewall --upstream https://api.openai.com       serve on 127.0.0.1:8080
+  python -m firewall demo                                    see it work, no key and no network needed
+  python -m firewall check "how do I pick a lock?"           judge one text
+  python -m firewall policies test                           run every policy's cases
+  python -m firewall init myfirewall                         a starter configuration and policies to edit
+  python -m firewall explain guard.deadline                  what a configuration key is for
+
+Then point an application's base URL at it: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", metavar="FILE", type=Path, help="firewall.toml to use (default: ./firewall.toml)")
+    shared.add_argument("--policies", metavar="DIR", help="folder of policy files (default: the shipped ones)")
+    shared.add_argument("--guard", metavar="KIND", help="embedded | vllm | transformers | remote:URL | webhook:URL")
+    serving = argparse.ArgumentParser(add_help=False)
+    serving.add_argument("--listen", metavar="HOST:PORT", help="where applications connect (default 127.0.0.1:8080)")
+    serving.add_argument("--admin", metavar="HOST:PORT", help="/livez /readyz /metrics (default 127.0.0.1:9090)")
+    top = argparse.ArgumentParser(prog="python -m firewall", parents=[shared, serving], epilog=TEACH,
+                                  description="A reverse proxy that judges every prompt and every streamed token "
+                                  "against policies written in Markdown.",
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--upstream", metavar="URL", help="the LLM API behind it, e.g. https://api.openai.com")
+    top.add_argument("--workers", metavar="N", help="processes, one a core (default 1)")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser("serve", parents=[shared, serving], help="serve (the default)")
+    serve.add_argument("--upstream", metavar="URL")
+    serve.add_argument("--workers", metavar="N")
+    demo = commands.add_parser("demo", parents=[shared, serving], help="show it all without key or network")
+    demo.add_argument("--once", action="store_true", help="show the exchanges and exit instead of staying up")
+    check = commands.add_parser("check", parents=[shared], help="judge one text; exit 0 allow, 1 block")
+    check.add_argument("text", help="the text, or - to read standard input")
+    check.add_argument("--direction", choices=("input", "output"), default="input")
+    check.add_argument("--prompt", default="", help="with --direction output: the user turn it answers")
+    check.add_argument("--depth", choices=("snap", "reason", "deliberate"), help="how hard a reasoning guard thinks")
+    policies = commands.add_parser("policies", help="list, show or test the policies")
+    what = policies.add_subparsers(dest="what", metavar="list|show|test", required=True)
+    what.add_parser("list", parents=[shared], help="every policy, on or off, with its rules' count and digest")
+    show = what.add_parser("show", parents=[shared], help="one policy as the guard reads it")
+    show.add_argument("id")
+    test = what.add_parser("test", parents=[shared], help="run the cases beside each policy")
+    test.add_argument("ids", nargs="*", help="only these policies")
+    test.add_argument("--json", metavar="FILE", type=Path, help="also write the results here")
+    explain = commands.add_parser("explain", help="what a configuration key is for")
+    explain.add_argument("key", help="e.g. guard.deadline")
+    init = commands.add_parser("init", help="write a starter firewall.toml and policies/")
+    init.add_argument("folder", type=Path)
+    records = commands.add_parser("records", help="verify the chain of a record file")
+    records.add_argument("what", choices=("verify",))
+    records.add_argument("file", type=Path)
+    return top
+
+
+def settings(args: argparse.Namespace) -> Any:
+    from firewall.config import load
+    flag = {"server.listen": "listen", "server.admin": "admin", "server.workers": "workers", "upstream.url": "upstream",
+            "policies.folder": "policies", "guard.kind": "guard"}
+    flags = {key: getattr(args, name, None) for key, name in flag.items()}
+    if flags["policies.folder"]:
+        flags["policies.folder"] = str(Path(flags["policies.folder"]).resolve())
+    return load(args.config, flags=flags)
+
+
+def serve(args: argparse.Namespace) -> int:
+    from firewall.proxy.workers import Supervisor, serve_one
+    config = settings(args)
+    if not config.upstream.url and not config.upstreams:
+        print("firewall: no upstream: set `[upstream] url` in firewall.toml, FIREWALL_UPSTREAM, or\n"
+              "  python -m firewall --upstream https://api.openai.com\n"
+              "To see it work without a key or network: python -m firewall demo", file=sys.stderr)
+        return 2
+    return Supervisor(config).run() if config.server.workers > 1 else serve_one(config)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        if args.command in (None, "serve"):
+            return serve(args)
+        if args.command == "demo":
+            from firewall.proxy.demo import demo
+            return demo(settings(args), args.once)
+        if args.command == "explain":
+            from firewall.config import explain
+            print(explain(args.key))
+            return 0
+        from firewall import commands
+        return commands.run(args, settings if args.command in ("check", "policies") else None)
+    except Mistakes as e:
+        print("firewall:", *e.lines, sep="\n  ", file=sys.stderr)
+    except KeyError as e:
+        print(f"firewall: {e.args[0]}", file=sys.stderr)
+    except FirewallError as e:
+        print(f"firewall: {e.detail}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The command line's work that is not serving: check, policies, init, records."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from firewall.case import Case, Message, Said
+from firewall.config import SHIPPED, Config
+from firewall.errors import GuardDown, Mistakes
+from firewall.guards.build import build, check
+from firewall.guards.guard import Guard
+from firewall.policy import Policy, PolicySet, load, parse
+from firewall.template import policies as as_read
+from firewall.verdict import decide
+
+
+def run(args: argparse.Namespace, settings: Callable[[argparse.Namespace], Config] | None) -> int:
+    if args.command == "init":
+        return init(args.folder)
+    if args.command == "records":
+        from firewall.proxy.records import verify
+        print(f"{args.file}: {verify(args.file)} records, chain intact")
+        return 0
+    assert settings is not None
+    config = settings(args)
+    if args.command == "check":
+        return asyncio.run(judge(config, args))
+    if args.what == "list":
+        return show_list(config)
+    if args.what == "show":
+        return show_one(config, args.id)
+    return asyncio.run(test(config, args.ids, args.json))
+
+
+def folder(config: Config) -> Path:
+    return Path(config.policies.folder) if config.policies.folder else SHIPPED / "policies"
+
+
+def active(config: Config) -> PolicySet:
+    found = load(folder(config), config.policies.enable, config.policies.disable)
+    check(found)
+    return found
+
+
+async def judge(config: Config, args: argparse.Namespace) -> int:
+    """Judges one text and prints one JSON object. Exit 0 allow, 1 block, 2 the guard is down."""
+    text = sys.stdin.read() if args.text == "-" else args.text
+    if args.depth:
+        config = replace(config, guard=replace(config.guard, depth=args.depth))
+    policies = active(config).side(args.direction)
+    guard = build(config, policies)
+    await guard.start()
+    began = time.perf_counter()
+    try:
+        said = (Said("choice/0/text", text),) if args.direction == "output" else ()
+        messages = (Message("user", args.prompt if said else text, "messages/0/content"),) \
+            if args.prompt or not said else ()
+        case = Case(args.direction, policies, messages, said)
+        verdict = await guard.judge(case)
+        decision = decide((verdict,), policies)
+        out = {"decision": decision.action, "rules": list(decision.rules), "score": round(verdict.score, 4),
+               "depth": verdict.depth, "ms": round((time.perf_counter() - began) * 1e3, 1), "guard": verdict.guard,
+               "reason": verdict.reason}
+    except GuardDown as e:
+        print(json.dumps({"decision": "error", "rules": [], "score": None, "depth": config.guard.depth,
+                          "ms": round((time.perf_counter() - began) * 1e3, 1), "guard": guard.name,
+                          "reason": e.detail}))
+        return 2
+    finally:
+        await guard.close()
+    print(json.dumps(out, ensure_ascii=False))
+    return 1 if decision.action == "block" else 0
+
+
+def show_list(config: Config) -> int:
+    on = active(config)
+    table = Table(title=f"policies of {folder(config)}, digest {on.digest}")
+    for column in ("id", "on", "applies to", "action", "rules", "cases", "title"):
+        table.add_column(column)
+    for path in sorted(folder(config).glob("*.md")):
+        if path.name.lower() != "readme.md":
+            p = parse(path.read_text("utf-8"), path.stem, str(path))
+            count = len(_cases(path.with_suffix(".cases.jsonl"), p))
+            table.add_row(p.id, "yes" if p.id in on.owner else "-", p.applies_to, p.action, str(len(p.rules)),
+                          str(count), p.title)
+    Console().print(table)
+    return 0
+
+
+def show_one(config: Config, id: str) -> int:
+    path = folder(config) / f"{id}.md"
+    if not path.is_file():
+        raise Mistakes([f"no policy {id!r} in {folder(config)}; see `python -m firewall policies list`"])
+    print(as_read([parse(path.read_text("utf-8"), id, str(path))]))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One case beside a policy: `expect` holds the rules it violates, empty when innocent."""
+
+    direction: str
+    text: str
+    prompt: str
+    expect: tuple[str, ...]
+
+
+async def test(config: Config, ids: list[str], out: Path | None) -> int:
+    """Runs every policy's cases with only that policy active. Exit 0 when at least 90 % are right each way."""
+    here = folder(config)
+    names = ids or [p.stem for p in sorted(here.glob("*.md")) if p.name.lower() != "readme.md"]
+    sets = []
+    for name in names:
+        path = here / f"{name}.md"
+        if not path.is_file():
+            raise Mistakes([f"no policy {name!r} in {here}"])
+        policy = replace(parse(path.read_text("utf-8"), name, str(path)), enabled=True)
+        sets.append((policy, _cases(path.with_suffix(".cases.jsonl"), policy)))
+    guard = build(config, PolicySet.of(p for p, _ in sets))
+    await guard.start()
+    rows: list[dict[str, Any]] = []
+    console = Console(stderr=True)
+    try:
+        for policy, cases in track(sets, "judging", console=console, disable=not console.is_terminal):
+            rows.append(await _score(guard, policy, cases))
+    finally:
+        await guard.close()
+    total = {k: sum(r[k] for r in rows) for k in ("caught", "violating", "passed", "innocent", "cited")}
+    table = Table(title=f"policies test, guard {guard.name}")
+    for column in ("policy", "violating caught", "innocent passed", "right rule cited"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for r in [*rows, {"policy": "all", **total}]:
+        table.add_row(r["policy"], _share(r["caught"], r["violating"]), _share(r["passed"], r["innocent"]),
+                      _share(r["cited"], r["caught"]))
+    Console().print(table)
+    if out:
+        out.write_text(json.dumps({"guard": guard.name, "fingerprint": guard.fingerprint, "policies": rows,
+                                   "all": total}, indent=1))
+    good = total["caught"] >= 0.9 * total["violating"] and total["passed"] >= 0.9 * total["innocent"]
+    if not good:
+        print("under 90 % in one direction: see the table; edit the rules or the cases, or use a deeper guard",
+              file=sys.stderr)
+    return 0 if good else 1
+
+
+async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str, Any]:
+    alone = PolicySet((policy,))
+    row: dict[str, Any] = {"policy": policy.id, "caught": 0, "violating": 0, "passed": 0, "innocent": 0, "cited": 0}
+    for c in cases:
+        output = c.direction == "output"
+        messages = (Message("user", c.prompt if output else c.text, "messages/0/content"),) \
+            if c.prompt or not output else ()
+        said = (Said("choice/0/text", c.text),) if output else ()
+        verdict = await guard.judge(Case(c.direction, alone, messages, said))       # type: ignore[arg-type]
+        hit = decide((verdict,), alone)
+        row["violating" if c.expect else "innocent"] += 1
+        if c.expect:
+            row["caught"] += hit.action != "allow"
+            row["cited"] += bool(set(hit.rules) & set(c.expect))
+        else:
+            row["passed"] += hit.action == "allow"
+    return row
+
+
+def _cases(path: Path, policy: Policy) -> list[Example]:
+    """The cases file of a policy. Raises `Mistakes` with file and line."""
+    if not path.is_file():
+        return []
+    known, out, wrong = {r.id for r in policy.rules}, [], []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            example = Example(row["direction"], row["text"], row.get("prompt") or "", tuple(row["expect"]))
+        except (ValueError, KeyError, TypeError) as e:
+            wrong.append(f"{path}:{number}: not a case ({type(e).__name__}: {e}); see policies/README.md")
+            continue
+        if example.direction not in ("input", "output"):
+            wrong.append(f"{path}:{number}: direction must be input or output")
+        wrong += [f"{path}:{number}: unknown rule {r!r}" for r in example.expect if r not in known and r != policy.id]
+        out.append(example)
+    if wrong:
+        raise Mistakes(wrong)
+    return out
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part}/{whole}  {100 * part / whole:5.1f} %" if whole else "-"
+
+
+def init(target: Path) -> int:
+    """Writes firewall.toml and policies/ into a folder; nothing that exists is overwritten."""
+    config, policies = target / "firewall.toml", target / "policies"
+    taken = [str(p) for p in (config, policies) if p.exists()]
+    if taken:
+        raise Mistakes([f"{p} exists; init does not overwrite" for p in taken])
+    target.mkdir(parents=True, exist_ok=True)
+    text = (SHIPPED / "firewall.toml").read_text("utf-8")
+    config.write_text(text.replace('\nfolder = ""', '\nfolder = "policies"'), "utf-8")
+    shutil.copytree(SHIPPED / "policies", policies)
+    print(f"wrote {config} and {policies}/\n"
+          f"next: set [upstream] url, edit the policies, then\n  cd {target} && python -m firewall")
+    return 0

@@ -1,0 +1,168 @@
+"""One worker process: loads the house, serves, reloads policies, drains on SIGTERM.
+
+Drain: /readyz turns false, wait for the load balancer, stop accepting, let exchanges in flight finish, end what is
+left legally, write the last records, exit 0. A second signal exits at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+
+from firewall.config import Config, address
+from firewall.errors import FirewallError, Mistakes
+from firewall.guards.build import build, check
+from firewall.guards.guard import Guard
+from firewall.proxy import metrics
+from firewall.proxy.admin import application
+from firewall.proxy.house import House, folder
+from firewall.proxy.http1 import tls
+from firewall.proxy.http1.limits import Limits
+from firewall.proxy.http1.server import Server
+from firewall.proxy.phases import App
+from firewall.proxy.records import Records
+from firewall.proxy.source import Source
+
+log = structlog.get_logger()
+
+
+def server_limits(config: Config) -> Limits:
+    c = config.limits
+    return Limits(first_byte_timeout=c.first_byte, header_timeout=c.head, idle_timeout=c.idle,
+                  body_timeout=c.body_time, body_min_rate=c.body_rate, max_body=c.body, body_budget=c.body_budget,
+                  max_connections=c.connections, max_in_flight=c.in_flight)
+
+
+class Firewall:
+    """A running firewall in this event loop: `async with Firewall(config) as f: f.url`.
+
+    Args:
+        guard: instead of the configured one (tests, the demo).
+        worker: number of this process; worker 0 owns the admin plane.
+        sock: an inherited listening socket, else one is opened on `server.listen`.
+
+    Raises:
+        Mistakes: on entering, with every reason why it cannot serve.
+    """
+
+    def __init__(self, config: Config, guard: Guard | None = None, *, worker: int = 0,
+                 sock: socket.socket | None = None, salt: bytes | None = None, admin: bool = True) -> None:
+        self.config, self.worker, self.sock, self.with_admin = config, worker, sock, admin
+        source = Source(folder(config), config.policies.enable, config.policies.disable, check)
+        self.house = House(config, guard or build(config, source.current), source,
+                           Records(config.records.file, worker), salt)
+        self.app = App(self.house)
+        s = config.server
+        ssl = tls.server_context(s.certificate, s.private_key) if s.certificate else None
+        self.server = Server(self.app, server_limits(config), ssl)
+        self.admin: web.AppRunner | None = None
+        self.admin_port = 0
+        self.loops: list[asyncio.Task[None]] = []
+
+    @property
+    def url(self) -> str:
+        host, _ = address(self.config.server.listen)
+        return f"http{'s' if self.config.server.certificate else ''}://{host}:{self.server.port}"
+
+    async def __aenter__(self) -> Firewall:
+        await self.house.guard.start()
+        host, port = address(self.config.server.listen)
+        try:
+            await self.server.start(host, port, reuse_port=self.config.server.workers > 1, sock=self.sock)
+            if self.with_admin:
+                admin_host, admin_port = address(self.config.server.admin)
+                self.admin = web.AppRunner(application(self.house), access_log=None)
+                await self.admin.setup()
+                site = web.TCPSite(self.admin, admin_host, admin_port,
+                                   reuse_port=self.config.server.workers > 1 or None)
+                await site.start()
+                self.admin_port = self.admin.addresses[0][1]
+        except OSError as e:
+            await self.close()
+            raise Mistakes([f"server: cannot listen on {self.config.server.listen} or {self.config.server.admin}: "
+                            f"{e.strerror or e}"]) from None
+        self.loops = [asyncio.create_task(self._watch()), asyncio.create_task(self._lag())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def drain(self, wait: float | None = None, timeout: float | None = None) -> None:
+        """Not ready, wait, stop accepting, finish what is in flight."""
+        s = self.config.server
+        self.house.draining = "draining"
+        await asyncio.sleep(s.drain_wait if wait is None else wait)
+        self.server.stop_accepting()
+        await self.server.drain(s.drain_timeout if timeout is None else timeout)
+        if self.app.tasks:      # out of time: each ends legally and is recorded
+            for relay in list(self.app.relays):
+                relay.broke(FirewallError("shutting_down", "The firewall is shutting down.", fault="ours", status=503,
+                                          retry_after=1.0))
+            await asyncio.wait(self.app.tasks, timeout=1.0)
+
+    async def close(self) -> None:
+        for task in self.loops:
+            task.cancel()
+        for task in list(self.app.tasks):
+            task.cancel()
+        if self.app.tasks:
+            await asyncio.wait(self.app.tasks, timeout=1.0)
+        self.server.close()
+        if self.admin is not None:
+            await self.admin.cleanup()
+        await self.house.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.policies.reload)
+            self.house.source.refresh()
+
+    async def _lag(self) -> None:
+        """The worst lag of the last ten seconds, sampled four times a second."""
+        seen = [0.0] * 40
+        at = 0
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.25)
+            seen[at] = max(0.0, time.perf_counter() - began - 0.25)
+            at = (at + 1) % len(seen)
+            metrics.LAG.set(max(seen))
+
+
+async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, sock: socket.socket | None = None,
+              salt: bytes | None = None, started: Callable[[Firewall], None] = lambda _: None) -> int:
+    """Serves until a signal. Returns the exit status."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = 0
+
+    def asked() -> None:
+        nonlocal signals
+        signals += 1
+        stop.set()
+        if signals > 1:
+            log.warning("second_signal", action="exit now")
+            loop.stop()
+            sys.exit(1)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, asked)
+    firewall = Firewall(config, guard, worker=worker, sock=sock, salt=salt)
+    loop.add_signal_handler(signal.SIGHUP, lambda: firewall.house.source.refresh(force=True))
+    async with firewall:
+        log.info("serving", url=firewall.url, admin=f"port {firewall.admin_port}", worker=worker,
+                 policies=len(firewall.house.policies), digest=firewall.house.policies.digest,
+                 guard=firewall.house.guard.name, release=config.stream.release)
+        started(firewall)
+        await stop.wait()
+        log.info("draining", worker=worker, in_flight=len(firewall.app.tasks))
+        await firewall.drain()
+    log.info("stopped", worker=worker)
+    return 0

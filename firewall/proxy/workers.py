@@ -1,0 +1,146 @@
+"""`--workers N`: one process a core, supervised by a parent that serves nothing itself.
+
+The parent opens one SO_REUSEPORT socket a worker and keeps it: a worker that dies or is replaced leaves its accept queue
+to its successor, so that no connection is refused. SIGHUP is a rolling restart (new worker up and ready, then the old
+one drains), SIGTERM drains all. A worker that dies is started again with back-off; five deaths in ten seconds end it all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from multiprocessing.process import BaseProcess
+
+from firewall.config import Config, address
+from firewall.errors import Mistakes
+
+FORK = multiprocessing.get_context("fork")
+
+
+def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None, salt: bytes | None = None,
+              ready: int = -1) -> int:
+    """Runs one worker in this process. Exit status 2 and every mistake on standard error when it cannot serve."""
+    import uvloop
+
+    from firewall.proxy.records import configure_logging
+    from firewall.proxy.serve import run
+    configure_logging()
+
+    def started(_: object) -> None:
+        if ready >= 0:
+            os.write(ready, b"1")
+
+    try:
+        return uvloop.run(run(config, worker=worker, sock=sock, salt=salt, started=started))
+    except Mistakes as e:
+        print("firewall: cannot serve:", *e.lines, sep="\n  ", file=sys.stderr)
+        return 2
+
+
+class Supervisor:
+    """Keeps N workers alive. `run` returns the exit status."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.salt = os.urandom(16)
+        host, port = address(config.server.listen)
+        self.sockets: list[socket.socket] = []
+        try:
+            for _ in range(config.server.workers):
+                self.sockets.append(_listener(host, port))
+                port = self.sockets[0].getsockname()[1]
+        except OSError as e:
+            raise Mistakes([f"server.listen: cannot listen on {config.server.listen}: {e.strerror}"]) from None
+        self.workers: dict[int, BaseProcess] = {}
+        self.old: list[BaseProcess] = []
+        self.deaths: list[float] = []
+        self.stopping = self.rolling = False
+
+    def run(self) -> int:
+        folder = tempfile.mkdtemp(prefix="firewall-metrics-")
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._roll)
+        try:
+            for number in range(len(self.sockets)):
+                if not self._start(number, wait=number == 0):
+                    return 2
+            return self._watch()
+        finally:
+            for process in (*self.workers.values(), *self.old):
+                if process.is_alive():
+                    process.terminate()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _watch(self) -> int:
+        while True:
+            time.sleep(0.1)
+            if self.stopping:
+                for process in self.workers.values():
+                    process.join()
+                return max((p.exitcode or 0 for p in self.workers.values()), default=0)
+            if self.rolling:
+                self.rolling = False
+                for number, process in list(self.workers.items()):
+                    if self._start(number, wait=True) and process.pid:
+                        self.old.append(process)
+                        os.kill(process.pid, signal.SIGTERM)
+                    else:
+                        self.workers[number] = process      # the new one could not serve: the old one stays
+            for number, process in list(self.workers.items()):
+                if not process.is_alive():
+                    now = time.monotonic()
+                    self.deaths = [t for t in self.deaths if now - t < 10] + [now]
+                    if len(self.deaths) >= 5:
+                        print("firewall: workers keep dying; giving up", file=sys.stderr)
+                        return 1
+                    time.sleep(0.2 * len(self.deaths))
+                    self._start(number)
+            self.old = [p for p in self.old if p.is_alive()]
+
+    def _start(self, number: int, wait: bool = False) -> bool:
+        """Forks a worker; with `wait`, True only when it serves."""
+        reading, writing = os.pipe()
+        process = FORK.Process(target=self._child, args=(number, writing), name=f"firewall-{number}")
+        process.start()
+        os.close(writing)
+        self.workers[number] = process
+        served = os.read(reading, 1) == b"1" if wait else True      # EOF: it died before serving
+        os.close(reading)
+        return served
+
+    def _child(self, number: int, ready: int) -> None:
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(name, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(serve_one(self.config, number, self.sockets[number], self.salt, ready))
+
+    def _stop(self, *_: object) -> None:
+        if self.stopping:
+            for process in (*self.workers.values(), *self.old):
+                process.kill()
+        self.stopping = True
+        for process in self.workers.values():
+            if process.pid and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    def _roll(self, *_: object) -> None:
+        self.rolling = True
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((host, port))
+    sock.listen(4096)
+    sock.setblocking(False)
+    return sock
