@@ -45,12 +45,8 @@ def run(args: argparse.Namespace, settings: Callable[[argparse.Namespace], Confi
     return asyncio.run(test(config, args.ids, args.json))
 
 
-def folder(config: Config) -> Path:
-    return Path(config.policies.folder) if config.policies.folder else SHIPPED / "policies"
-
-
 def active(config: Config) -> PolicySet:
-    found = load(folder(config), config.policies.enable, config.policies.disable)
+    found = load(config.policy_folder, config.policies.enable, config.policies.disable)
     check(found)
     return found
 
@@ -87,10 +83,10 @@ async def judge(config: Config, args: argparse.Namespace) -> int:
 
 def show_list(config: Config) -> int:
     on = active(config)
-    table = Table(title=f"policies of {folder(config)}, digest {on.digest}")
+    table = Table(title=f"policies of {config.policy_folder}, digest {on.digest}")
     for column in ("id", "on", "applies to", "action", "rules", "cases", "title"):
         table.add_column(column)
-    for path in sorted(folder(config).glob("*.md")):
+    for path in sorted(config.policy_folder.glob("*.md")):
         if path.name.lower() != "readme.md":
             p = parse(path.read_text("utf-8"), path.stem, str(path))
             count = len(_cases(path.with_suffix(".cases.jsonl"), p))
@@ -101,9 +97,9 @@ def show_list(config: Config) -> int:
 
 
 def show_one(config: Config, id: str) -> int:
-    path = folder(config) / f"{id}.md"
+    path = config.policy_folder / f"{id}.md"
     if not path.is_file():
-        raise Mistakes([f"no policy {id!r} in {folder(config)}; see `python -m firewall policies list`"])
+        raise Mistakes([f"no policy {id!r} in {config.policy_folder}; see `python -m firewall policies list`"])
     print(as_read([parse(path.read_text("utf-8"), id, str(path))]))
     return 0
 
@@ -120,7 +116,7 @@ class Example:
 
 async def test(config: Config, ids: list[str], out: Path | None) -> int:
     """Runs every policy's cases with only that policy active. Exit 0 when at least 90 % are right each way."""
-    here = folder(config)
+    here = config.policy_folder
     names = ids or [p.stem for p in sorted(here.glob("*.md")) if p.name.lower() != "readme.md"]
     sets = []
     for name in names:

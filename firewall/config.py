@@ -113,6 +113,11 @@ class Config:
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)     # by family: openai, anthropic, gemini, ollama
     source: str = "shipped defaults"
 
+    @property
+    def policy_folder(self) -> Path:
+        """The configured folder of policies, else the shipped one."""
+        return Path(self.policies.folder) if self.policies.folder else SHIPPED / "policies"
+
 
 FAMILIES = ("openai", "anthropic", "gemini", "ollama")
 SECTIONS: dict[str, type] = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)[:7]}

@@ -7,11 +7,10 @@ a guard that fails becomes a decision in `verdict.decide` alone.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from firewall import config as settings
 from firewall.case import Case
-from firewall.config import SHIPPED, Config
+from firewall.config import Config
 from firewall.errors import FirewallError, GuardDown, Mistakes
 from firewall.exchange import Exchange
 from firewall.gate import Release
@@ -108,7 +107,3 @@ class House:
         await self.guard.close()
         self.records.close()
 
-
-def folder(config: Config) -> Path:
-    """Where the policies are: the configured folder, else the shipped one."""
-    return Path(config.policies.folder) if config.policies.folder else SHIPPED / "policies"

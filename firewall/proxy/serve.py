@@ -22,7 +22,7 @@ from firewall.guards.build import build, check
 from firewall.guards.guard import Guard
 from firewall.proxy import metrics
 from firewall.proxy.admin import application
-from firewall.proxy.house import House, folder
+from firewall.proxy.house import House
 from firewall.proxy.http1 import tls
 from firewall.proxy.http1.limits import Limits
 from firewall.proxy.http1.server import Server
@@ -55,7 +55,7 @@ class Firewall:
     def __init__(self, config: Config, guard: Guard | None = None, *, worker: int = 0,
                  sock: socket.socket | None = None, salt: bytes | None = None, admin: bool = True) -> None:
         self.config, self.worker, self.sock, self.with_admin = config, worker, sock, admin
-        source = Source(folder(config), config.policies.enable, config.policies.disable, check)
+        source = Source(config.policy_folder, config.policies.enable, config.policies.disable, check)
         self.house = House(config, guard or build(config, source.current), source,
                            Records(config.records.file, worker), salt)
         self.app = App(self.house)
