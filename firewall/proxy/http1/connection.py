@@ -1,0 +1,328 @@
+"""One client connection: the reader on one side, one reply at a time on the other.
+
+    wait --first byte--> head --complete--> body --complete--> busy --reply ended--> wait
+      any fault, any refusal --> linger (answer sent, input dropped for a moment) --> closed
+
+Choices. End of file from the client counts as "gone" even when only its sending half was closed: the two
+look the same until we write, and a client that left must not keep an upstream busy (nginx does the same).
+Deadlines are plain numbers compared by the server's sweep; no timer, no task and no future per connection.
+While a request is in progress at most `read_ahead` bytes (and one segment) of what follows it are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from ...errors import FirewallError
+from .reply import CLOSE, KEEP, Reply, status_line
+from .request import Reader, Request
+
+if TYPE_CHECKING:
+    from .server import Server
+
+NEVER = float("inf")
+TURNS = 32  # pipelined requests answered in one go before other connections get their turn
+
+
+class Connection(asyncio.Protocol):
+    """Glue between a transport, `request.Reader`, the app and `Reply`."""
+
+    __slots__ = ("_advancing", "_held", "_out", "_request", "_seen", "_since", "_stall", "deadline", "keep",
+                 "paused", "reader", "reading", "reply", "server", "state", "transport")
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.state = "wait"
+        self.deadline = NEVER
+        self.keep = True                  # the connection may serve another request
+        self.paused = False               # the transport is above its high-water mark
+        self.reading = True
+        self.reply: Reply | None = None
+        self._request: Request | None = None
+        self._out: list[bytes] = []
+        self._advancing = False
+        self._held = 0                    # bytes of the body counted in the server's budget
+        self._since = 0.0                 # when the body began
+        self._stall, self._seen = NEVER, 0
+
+    # -- what the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        server = self.server
+        limits = server.limits
+        self.transport.set_write_buffer_limits(high=limits.high_water, low=limits.low_water)
+        peer = transport.get_extra_info("peername")
+        self.reader = Reader(limits, peer[0] if isinstance(peer, tuple) else "")
+        self.deadline = server.now + limits.first_byte_timeout
+        server.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state == "linger" or state == "closing":
+            return
+        reader = self.reader
+        reader.feed(data)
+        if state == "busy":
+            if reader.waiting > self.server.limits.read_ahead:
+                self._reading(False)
+            return
+        if state == "wait":
+            self.state = "head"
+            self.deadline = self.server.now + self.server.limits.header_timeout
+        self._advance()
+
+    def eof_received(self) -> None:
+        if self.state == "body" and self._request is not None:
+            self._refuse(FirewallError("body_incomplete", "The request body ended early."))
+        self._lost()
+        if self.state != "linger":  # the transport flushes what waits and closes; not for ever
+            self.state = "closing"
+            self.deadline = self.server.now + self.server.limits.write_stall
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = "closed"
+        self.deadline = NEVER
+        self._lost()
+        self.server.left(self)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self._stall = self.server.now + self.server.limits.write_stall
+        self._seen = self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._stall = NEVER
+        reply = self.reply
+        if reply is not None and not reply.gone and reply.on_writable is not None:
+            reply.on_writable()
+
+    # -- requests
+
+    def _advance(self) -> None:
+        """Serve what the reader holds, one request after the other, until it needs more or one is in progress."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            for _ in range(TURNS):
+                if not self._step():
+                    return
+            self.server.loop.call_soon(self._advance)  # fair to the others
+        except FirewallError as error:
+            self._refuse(error)
+        except Exception as error:  # the app broke: closed, and no text of the exception anywhere
+            self._refuse(FirewallError("internal", "The firewall failed.", fault="ours", status=500,
+                                       detail=type(error).__name__))
+        finally:
+            self._advancing = False
+
+    def _step(self) -> bool:
+        """One request from head to dispatch; False when there is nothing more to do now."""
+        if self.state not in ("head", "body"):
+            return False
+        server, request = self.server, self._request
+        if request is None:
+            request = self.reader.head()
+            if request is None:
+                return False
+            self._request = request
+            self.state = "body"
+            refusal = server.app.head(request)
+            if refusal is not None:
+                status, headers, body = refusal
+                self._close_with(status, headers, body)
+                return False
+            if request.length:
+                self._since = server.now
+                self.deadline = server.now + server.limits.body_timeout
+                if request.length > request.limit:
+                    raise FirewallError("body_too_large", "The request body is too large.", status=413)
+                if request.expect and not self.reader.waiting:
+                    self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        whole = self.reader.body(request)
+        if request.length:
+            self._count(len(request.body) if whole else self.reader.received)
+        if not whole:
+            return False
+        if server.full:
+            raise FirewallError("overloaded", "Too many requests are in progress.", fault="ours", status=503,
+                                retry_after=1.0)
+        self.state = "busy"
+        self.deadline = NEVER
+        self.keep = request.keep_alive
+        self.reply = reply = Reply(self, request.version, request.method == "HEAD")
+        server.in_flight += 1
+        server.app.request(request, reply)
+        return reply.ended
+
+    def _count(self, size: int) -> None:
+        """Keep the server's body budget; over it the newcomer is refused, not the ones already in."""
+        server = self.server
+        server.held += size - self._held
+        self._held = size
+        if server.held > server.limits.body_budget:
+            raise FirewallError("overloaded", "Too many large requests are in progress.", fault="ours", status=503,
+                                retry_after=1.0)
+
+    def _uncount(self) -> None:
+        self.server.held -= self._held
+        self._held = 0
+
+    # -- replies
+
+    def out(self, data: bytes) -> None:
+        """Queue bytes; they leave with everything else of this turn of the loop."""
+        if not self._out:
+            self.server.soon(self)
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Hand what was queued to the transport in one write."""
+        out = self._out
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+
+    def persistence(self, reply: Reply) -> bytes:
+        """The connection line of an answer; also the moment at which the body no longer counts as held."""
+        if self._held:
+            self._uncount()
+        server = self.server
+        if not (self.keep and server.keep_alive and not server.draining):
+            self.keep = False
+            return CLOSE
+        return b"" if reply.version == "1.1" else KEEP
+
+    def finished(self) -> None:
+        """The reply ended legally: on to the next request, or close."""
+        self.flush()
+        server = self.server
+        server.in_flight -= 1
+        self.reply = self._request = None
+        if self._held:
+            self._uncount()
+        if not self.keep or server.draining:
+            self._linger() if self.reader.waiting else self._close()
+            return
+        reader = self.reader
+        waiting = reader.waiting
+        self.state = "head" if waiting else "wait"
+        limits = server.limits
+        self.deadline = server.now + (limits.header_timeout if waiting else limits.idle_timeout)
+        if not self.reading:
+            self._reading(True)
+        if waiting and not self._advancing:
+            self._advance()
+
+    def cut(self, reset: bool) -> None:
+        """The reply was aborted."""
+        self.server.in_flight -= 1
+        self.reply = self._request = None
+        self._uncount()
+        self.flush()
+        if reset:
+            self.transport.abort()
+        else:
+            self._close()
+
+    def _refuse(self, error: FirewallError) -> None:
+        """Answer a fault of framing (or ours) in the app's words and close."""
+        reply, request = self.reply, self._request
+        if reply is not None:  # the app raised: it no longer owns the reply
+            reply.ended = reply.gone = True
+            self.server.in_flight -= 1
+            self.reply = None
+            if reply.started:
+                self._close()
+                return
+        if self.state in ("closed", "closing", "linger"):
+            return
+        try:
+            status, headers, body = self.server.app.refused(error, request)
+        except Exception:
+            status, headers, body = 500, b"", b""
+        self._close_with(status, headers, body)
+
+    def _close_with(self, status: int, headers: bytes, body: bytes) -> None:
+        request = self._request
+        if request is not None and request.method == "HEAD":
+            body = b""
+        self.out(b"%b%bcontent-length: %d\r\n%b%b\r\n%b" % (
+            status_line(status), headers, len(body), self.server.date, CLOSE, body))
+        self.flush()
+        self._linger()
+
+    # -- endings
+
+    def _reading(self, on: bool) -> None:
+        if on != self.reading and not self.transport.is_closing():
+            self.reading = on
+            if on:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _linger(self) -> None:
+        """Answer sent: close our half, drop what still comes for a moment, then close (the client sees the answer)."""
+        self._forget()
+        self.state = "linger"
+        self.deadline = self.server.now + self.server.limits.linger
+        self._reading(True)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _close(self) -> None:
+        self._forget()
+        self.state = "closing"
+        self.deadline = self.server.now + self.server.limits.write_stall
+        self.transport.close()
+
+    def _forget(self) -> None:
+        self._request = None
+        self.reader = Reader(self.server.limits)
+        self._uncount()
+
+    def _lost(self) -> None:
+        """The client left."""
+        self._uncount()
+        self._out.clear()
+        reply, self.reply, self._request = self.reply, None, None
+        if reply is not None and not reply.ended:
+            reply.gone = True
+            self.server.in_flight -= 1
+            if reply.on_gone is not None:
+                reply.on_gone()
+
+    def close_idle(self) -> None:
+        """Drain: close when no request has begun."""
+        if self.state == "wait":
+            self._close()
+
+    def kill(self) -> None:
+        """Close now, whatever is under way."""
+        self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """Compare the clocks; `now` is when the next sweep will be, so nothing is closed later than promised."""
+        if self.paused and self._stall < now:
+            size = self.transport.get_write_buffer_size()
+            if size >= self._seen:
+                self.transport.abort()
+                return
+            self._seen, self._stall = size, now + self.server.limits.write_stall
+        if self.state == "body":
+            limits = self.server.limits
+            lasted = now - self._since
+            if lasted > limits.body_grace and self.reader.received < limits.body_min_rate * lasted:
+                self.deadline = 0.0
+        if self.deadline > now:
+            return
+        if self.state == "head" or self.state == "body":
+            self._refuse(FirewallError("request_timeout", "The request came too slowly.", status=408))
+        elif self.state == "wait":
+            self._close()
+        else:
+            self.transport.abort()

@@ -1,0 +1,170 @@
+"""One connection to an upstream: writes a call's request, reads its answer, tells the sink.
+
+Reuse only after an answer was read to its end, with no byte too many, while everything of ours had left.
+A byte on an idle connection closes it: an answer nobody asked for must never meet the next question.
+
+Retry (R15). A request on a reused connection may meet a server that just closed it. Sending a prompt twice
+costs money, so a POST is sent again only when the kernel can show that the other side never acknowledged a
+byte of it (TCP_INFO, Linux, plain TCP); GET, HEAD and OPTIONS also without that proof. Once at most, and never
+after a byte of an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from ...errors import FirewallError
+from .call import Call
+from .response import Response
+
+if TYPE_CHECKING:
+    from .client import Pool
+
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_ACKED_AT = 120  # struct tcp_info: u64 tcpi_bytes_acked (linux/tcp.h, since 4.1)
+
+
+class Link(asyncio.Protocol):
+    """An upstream connection of a pool, idle or carrying one call."""
+
+    __slots__ = ("_before", "_sent", "_unseen", "call", "idle_since", "pool", "response", "transport", "used")
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.call: Call | None = None
+        self.response = Response(pool.limits)
+        self.used = False            # carries its second or later request
+        self.idle_since = 0.0
+        self._sent = self._before = 0
+        self._unseen = False
+
+    @property
+    def healthy(self) -> bool:
+        """An idle link may be used: open, and not too old."""
+        return not self.transport.is_closing() and self.pool.now - self.idle_since < self.pool.limits.keepalive
+
+    def begin(self, call: Call) -> None:
+        """Send the call's request."""
+        self.call, call.link = call, self
+        call.last = self.pool.now
+        self._before = self._sent
+        transport = self.transport
+        for piece in call.pieces:
+            self._sent += len(piece)
+            transport.write(piece)
+        if call.method == b"HEAD" or self.used:
+            self.response.again(call.method == b"HEAD")
+        if call.paused:
+            transport.pause_reading()
+
+    def drop(self) -> None:
+        """Close at once."""
+        self.transport.abort()
+
+    # -- what the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.pool.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        call = self.call
+        if call is None:
+            self.transport.abort()
+            return
+        response = self.response
+        call.last = self.pool.now
+        call.heard = True
+        try:
+            response.feed(data)
+            sink = call.sink
+            if response.fresh:
+                response.fresh = False
+                call.pieces = ()
+                sink.head(response.status, tuple(response.headers))
+                if self.call is not call:
+                    return
+            parts = response.parts
+            if parts:
+                raw = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                sink.data(raw)
+                if self.call is not call:
+                    return
+        except FirewallError as error:
+            call.fail(error)
+            return
+        except Exception as error:  # a sink that breaks must not leave the call hanging
+            call.fail(FirewallError("internal", "The firewall failed.", fault="ours", status=500,
+                                    detail=type(error).__name__))
+            return
+        if response.done:
+            self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        transport = self.transport
+        ok = self.response.reusable and not transport.get_write_buffer_size() and not transport.is_closing()
+        if ok and call.paused:
+            transport.resume_reading()
+        call.close()
+        self.pool.release(self, ok)
+        call.sink.end(True)
+
+    def eof_received(self) -> None:
+        call = self.call
+        if call is not None and not call.heard and self.used:
+            self._unseen = _unacknowledged(self.transport, self._before)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pool.left(self)
+        call = self.call
+        response = self.response
+        if call is None:
+            return
+        if response.started:
+            complete = exc is None and response.eof()
+            call.eof_delimited = response.eof_delimited
+            call.close()
+            call.sink.end(complete)
+        elif self.used and not call.heard and not call.attempt and (self._unseen or call.method in SAFE):
+            call.attempt += 1
+            self.call = call.link = None
+            self.pool.connect(call)
+        else:
+            call.fail(FirewallError("upstream_closed", "The upstream closed the connection without an answer.",
+                                    fault="upstream", status=502))
+
+    def sweep(self, now: float) -> None:
+        """Compare the clocks."""
+        call, limits = self.call, self.pool.limits
+        if call is None:
+            if now - self.idle_since > limits.keepalive:
+                self.transport.close()
+        elif limits.total and now - call.begun > limits.total:
+            call.fail(late("whole call"))
+        elif not self.response.started:
+            if now - call.begun > limits.head_timeout:
+                call.fail(late("head"))
+        elif not call.paused and now - call.last > limits.idle_timeout:
+            call.fail(late("idle"))
+
+
+def late(what: str) -> FirewallError:
+    """The upstream took too long."""
+    return FirewallError("upstream_timeout", "The upstream took too long.", fault="upstream", status=504, detail=what)
+
+
+def _unacknowledged(transport: asyncio.Transport, before: int) -> bool:
+    """True when the peer's kernel acknowledged nothing beyond the first `before` bytes we sent."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.get_extra_info("ssl_object") is not None or not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+        (acked,) = struct.unpack_from("=Q", info, _ACKED_AT)
+    except (OSError, AttributeError, struct.error):
+        return False
+    return bool(acked <= before + 1)  # the handshake counts as one

@@ -1,0 +1,203 @@
+"""Response framing: upstream bytes in; a status, headers, body bytes and an end out. Sans-io, pull-based.
+
+After each `feed` look at: `fresh` (the head is complete: `status`, `headers`), `parts` (body bytes since the
+last look; take them and clear the list), `done`. At the end of the connection `eof()` tells whether the answer
+was whole. llhttp reads the bytes (no bare LF, no obs-fold, no CL beside TE, no second CL); we add: lines, heads
+and header counts are bounded, the status line is exact, any Transfer-Encoding but `chunked` is refused, 101 and
+a flood of 1xx are refused, bytes after the end are noticed. `parts.append` is llhttp's own body callback, so a
+token costs no Python frame here.
+
+Laws: cut-blind (joined parts, end and error do not depend on the cutting; when a faulty answer is cut
+differently more of its good bytes may have come out before the error), bounded, and `done` at most once.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from ...errors import FirewallError
+from .limits import UpstreamLimits
+
+Header = tuple[bytes, bytes]
+
+STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?")
+_names: dict[bytes, bytes] = {}
+_CACHE = 512
+
+
+def protocol_error(detail: str, code: str = "upstream_protocol") -> FirewallError:
+    """The upstream broke HTTP."""
+    return FirewallError(code, "The upstream sent an answer that could not be read.", fault="upstream", status=502,
+                         detail=detail)
+
+
+class Response:
+    """One answer. `bodyless`: the request was HEAD."""
+
+    __slots__ = ("_begun", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_limits", "_llhttp", "done", "eof_delimited",
+                 "extra", "fresh", "headers", "on_body", "parts", "started", "status", "version")
+
+    def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
+        self.status = 0
+        self.version = ""
+        self.headers: list[Header] = []
+        self.parts: list[bytes] = []
+        self.on_body = self.parts.append
+        self.started = False         # a whole final head was seen
+        self.fresh = False           # ... and nobody has looked yet; the caller sets it back
+        self.done = False
+        self.eof_delimited = False   # the body ends with the connection
+        self.extra = False           # bytes came after the end
+        self._limits = limits
+        self._bodyless = bodyless
+        self._keep = False
+        self._buf = b""
+        self._interim = 0
+        self._begun = self._ended = 0
+        self._llhttp = httptools.HttpResponseParser(self)
+
+    def again(self, bodyless: bool) -> None:
+        """Ready for the next answer on the same connection; only after `reusable`."""
+        self.headers = []
+        self.parts.clear()
+        self.started = self.fresh = self.done = self.eof_delimited = False
+        self._bodyless = bodyless
+        self._interim = self._begun = self._ended = 0
+
+    # -- llhttp's callbacks (`on_body` is `parts.append`)
+
+    def on_message_begin(self) -> None:
+        self._begun += 1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((_names.get(name) or _lower(name), value.rstrip()))
+
+    def on_message_complete(self) -> None:
+        self._ended += 1
+
+    # -- for the owner of the connection
+
+    @property
+    def reusable(self) -> bool:
+        """True when the connection may carry another request."""
+        return self.done and self._keep and not self.extra and not self.eof_delimited and not self._bodyless
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes. Raises FirewallError 502 `upstream_protocol` or `upstream_head_too_large`."""
+        if self.done:
+            self.extra = True
+            return
+        if not self.started:
+            self._head(self._buf + data if self._buf else data)
+            return
+        self._read(data)
+
+    def eof(self) -> bool:
+        """The connection ended. True when the answer is whole."""
+        if not self.done and self.started and self.eof_delimited:
+            self.done = True
+        return self.done
+
+    def _read(self, data: bytes) -> None:
+        try:
+            self._llhttp.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._ended:
+                raise protocol_error("malformed body") from None
+            self.extra = True  # the answer was whole; what followed was not HTTP
+        if self._ended:
+            self.done = True
+            if self._begun > 1:
+                self.extra = True
+
+    def _head(self, buf: bytes) -> None:
+        limits = self._limits
+        while True:
+            end = buf.find(b"\r\n\r\n") + 4
+            if end < 4:
+                self._unfinished(buf)
+                self._buf = buf
+                return
+            if end > limits.max_head:
+                raise protocol_error("head too large", "upstream_head_too_large")
+            match = STATUS.fullmatch(buf, 0, buf.find(b"\r\n"))
+            if match is None:
+                raise protocol_error("malformed status line")
+            self.status = int(match[2])
+            if self.status >= 200:
+                break
+            if self.status == 101:
+                raise protocol_error("unasked 101")
+            self._interim += 1
+            if self._interim > limits.max_interim:
+                raise protocol_error("too many 1xx answers")
+            self._feed_head(buf[:end])
+            buf = buf[end:]
+            self.headers = []
+            self._llhttp = httptools.HttpResponseParser(self)
+        self.version = "1.1" if match[1] == b"1" else "1.0"
+        self._buf = b""
+        self._begun = self._ended = 0
+        self._feed_head(buf[:end])
+        self._framing()
+        self.started = self.fresh = True
+        rest = buf[end:]
+        if self._bodyless or self._ended:
+            self.done, self.extra = True, bool(rest)
+        elif rest:
+            self._read(rest)
+
+    def _feed_head(self, head: bytes) -> None:
+        limits = self._limits
+        if len(head) > limits.max_line and max(map(len, head.split(b"\r\n"))) > limits.max_line:
+            raise protocol_error("line too long", "upstream_head_too_large")
+        try:
+            self._llhttp.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            raise protocol_error("unasked upgrade") from None
+        except httptools.HttpParserError:
+            raise protocol_error("malformed head") from None
+        if len(self.headers) > limits.max_headers:
+            raise protocol_error("too many headers", "upstream_head_too_large")
+
+    def _framing(self) -> None:
+        """Where the body ends, judged by us; llhttp alone takes `gzip, chunked` and reads `gzip` to the end."""
+        coding = length = None
+        self._keep = self.version == "1.1"
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                if coding is not None or value.lower() != b"chunked" or self.version == "1.0":
+                    raise protocol_error("Transfer-Encoding is not exactly chunked")
+                coding = value
+            elif name == b"content-length":
+                if length is not None or not value.isdigit() or len(value) > 18:
+                    raise protocol_error("bad Content-Length")
+                length = value
+            elif name == b"connection" and b"close" in value.lower():
+                self._keep = False
+        if coding is not None and length is not None:
+            raise protocol_error("Content-Length beside Transfer-Encoding")
+        if self._bodyless or self.status in (204, 304):
+            return
+        self.eof_delimited = coding is None and length is None
+
+    def _unfinished(self, buf: bytes) -> None:
+        """Refuse early what can no longer become a legal head."""
+        if len(buf) > self._limits.max_head:
+            raise protocol_error("head too large", "upstream_head_too_large")
+        if not b"HTTP/1.1 ".startswith(buf[:9]) and not b"HTTP/1.0 ".startswith(buf[:9]):
+            raise protocol_error("malformed status line")
+        at = buf.find(b"\n")
+        while at >= 0:
+            if buf[at - 1] != 13:
+                raise protocol_error("bare line feed in the head")
+            at = buf.find(b"\n", at + 1)
+
+
+def _lower(name: bytes) -> bytes:
+    lower = name.lower()
+    if len(_names) < _CACHE and len(name) <= 64:
+        _names[name] = lower
+    return lower

@@ -1,0 +1,155 @@
+"""The server: accepts, counts, sweeps, drains. What it serves is an `App`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from email.utils import formatdate
+from ssl import SSLContext
+from time import time
+from typing import NamedTuple, Protocol
+
+from ...errors import FirewallError
+from .connection import Connection
+from .limits import RESERVE, Limits
+from .reply import CLOSE, Reply, status_line
+from .request import Request
+
+
+class Refusal(NamedTuple):
+    """An answer given before the body is read; the connection closes after it."""
+
+    status: int
+    headers: bytes
+    body: bytes
+
+
+class App(Protocol):
+    """What is served. No method may block; all run on the loop's thread."""
+
+    def head(self, request: Request) -> Refusal | tuple[int, bytes, bytes] | None:
+        """The head is complete, the body is not read. None: go on. May set `request.limit` (bytes)."""
+
+    def request(self, request: Request, reply: Reply) -> None:
+        """The request is whole. Start the work and return; answer through `reply`, now or later."""
+
+    def refused(self, error: FirewallError, request: Request | None) -> tuple[int, bytes, bytes]:
+        """Shape the answer (status, header lines, body) to a request that could not be taken."""
+
+
+class Server:
+    """An HTTP/1.1 server over TCP or TLS. One object, one event loop."""
+
+    def __init__(self, app: App, limits: Limits | None = None, ssl: SSLContext | None = None) -> None:
+        self.app = app
+        self.limits = limits or Limits()
+        self.keep_alive = True           # False: every answer closes its connection (memory pressure, R13)
+        self.draining = False
+        self.in_flight = 0               # requests handed to the app and not ended
+        self.held = 0                    # body bytes counted against `body_budget`
+        self.now = 0.0                   # loop time of the last sweep
+        self.date = b""
+        self.loop: asyncio.AbstractEventLoop
+        self._ssl = ssl
+        self._max = self.limits.connections
+        self._open: set[Connection] = set()
+        self._dirty: list[Connection] = []
+        self._listener: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, reuse_port: bool = False,
+                    sock: socket.socket | None = None, backlog: int = 1024) -> None:
+        """Listen. Port 0 takes a free one (`port` tells which). Raises OSError when the address is taken."""
+        self.loop = asyncio.get_running_loop()
+        self._tick()
+        patience = max(1.0, self.limits.header_timeout) if self._ssl else None
+        if sock is not None:
+            self._listener = await self.loop.create_server(
+                self._connection, sock=sock, backlog=backlog, ssl=self._ssl, ssl_handshake_timeout=patience)
+        else:
+            self._listener = await self.loop.create_server(
+                self._connection, host, port, backlog=backlog, reuse_port=reuse_port or None, ssl=self._ssl,
+                ssl_handshake_timeout=patience)
+
+    def _connection(self) -> Connection:
+        return Connection(self)
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        assert self._listener is not None
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        """True when `max_in_flight` requests are in progress."""
+        return 0 < self.limits.max_in_flight <= self.in_flight
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; open connections go on."""
+        if self._listener is not None:
+            self._listener.close()
+
+    async def drain(self, timeout: float) -> bool:
+        """Stop accepting, close idle connections, let busy ones finish with `connection: close`. True: all done."""
+        self.stop_accepting()
+        self.draining = True
+        for connection in list(self._open):
+            connection.close_idle()
+        until = self.loop.time() + timeout
+        while self._open and self.loop.time() < until:
+            await asyncio.sleep(min(0.02, timeout))
+        return not self._open
+
+    def close(self) -> None:
+        """Close everything now. Idempotent."""
+        self.stop_accepting()
+        self.draining = True
+        for connection in list(self._open):
+            connection.kill()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- for connections
+
+    def joined(self, connection: Connection) -> None:
+        """A connection opened. Beyond the cap it is told so and closed; far beyond it is just closed."""
+        self._open.add(connection)
+        count = len(self._open)
+        if count > self._max:
+            if count <= self._max + RESERVE // 2:
+                connection.transport.write(b"%bretry-after: 1\r\ncontent-length: 0\r\n%b%b\r\n" % (
+                    status_line(503), self.date, CLOSE))
+                connection._linger()
+                connection.deadline = self.now + min(0.5, self.limits.linger)
+            else:
+                connection.transport.abort()
+
+    def left(self, connection: Connection) -> None:
+        """A connection closed."""
+        self._open.discard(connection)
+
+    def soon(self, connection: Connection) -> None:
+        """Flush this connection at the end of this turn of the loop; one callback for all of them."""
+        if not self._dirty:
+            self.loop.call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def _tick(self) -> None:
+        self.now = now = self.loop.time()
+        self.date = b"date: %b\r\n" % formatdate(time(), usegmt=True).encode()
+        period = self.limits.period
+        for connection in list(self._open):
+            connection.sweep(now + period)
+        self._timer = self.loop.call_later(period, self._tick)
