@@ -1,0 +1,62 @@
+"""Verdicts and failures -> one decision: pure, order-free, block wins, a broken guard is never an allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.errors import GuardDown
+from firewall.policy import Policy, PolicySet
+from firewall.verdict import ALLOW, RANK, Decision, Finding, Span, Verdict, decide
+
+BASE = {"block": "b", "redact": "r", "flag": "f"}
+SET = PolicySet.of(replace(Policy.from_text(i, "a rule"), action=a, message=f"no {i}") for a, i in BASE.items())
+findings = st.builds(Finding, st.sampled_from(["b/1", "r/1", "f/1", "b", "ghost/1"]), st.floats(0, 1),
+                     st.sampled_from([(), (Span("c", 0, 3),)]))
+verdicts = st.lists(st.builds(lambda f: Verdict("g", tuple(f)), st.lists(findings, max_size=4)), max_size=4)
+errors = st.lists(st.builds(GuardDown, st.sampled_from(["guard_timeout", "guard_unreadable"])), max_size=2)
+
+
+@given(verdicts, errors, st.randoms())
+def test_order_free(found, failed, random):
+    first = decide(found, SET, failed)
+    random.shuffle(found)
+    random.shuffle(failed)
+    assert decide(found, SET, failed) == first
+
+
+@given(verdicts, errors, verdicts)
+def test_more_evidence_never_weakens(found, failed, more):
+    """Monotone: another verdict can only make the decision as severe or more."""
+    assert RANK[decide(found + more, SET, failed).action] >= RANK[decide(found, SET, failed).action]
+
+
+@given(verdicts, errors)
+def test_a_failure_is_never_an_allow(found, failed):
+    decision = decide(found, SET, failed)
+    if failed:
+        assert decision.action in ("error", "block") and decision.errors
+    if any(f.rule in ("b", "b/1") and f.score >= 0.5 for v in found for f in v.findings):
+        assert decision.action == "block"
+
+
+def test_thresholds_belong_to_policies():
+    strict = PolicySet.of([replace(SET.owner["b"], threshold=0.9)])
+    at = (Verdict("g", (Finding("b/1", 0.8),)),)
+    assert decide(at, SET).action == "block" and decide(at, strict) == ALLOW
+
+
+def test_redact_needs_spans_and_messages_come_from_the_winner():
+    assert decide((Verdict("g", (Finding("r/1", 1.0),)),), SET).action == "block"
+    got = decide((Verdict("g", (Finding("r/1", 1.0, (Span("c", 1, 2),)), Finding("f/1", 1.0))),), SET)
+    assert got == Decision("redact", ("f/1", "r/1"), (), (Span("c", 1, 2),), "no r")
+
+
+def test_watch_policies_only_flag_and_open_policies_let_a_failure_pass():
+    watched = PolicySet.of([replace(SET.owner["b"], release="watch")])
+    assert decide((Verdict("g", (Finding("b/1", 1.0),)),), watched).action == "flag"
+    lenient = PolicySet.of([replace(SET.owner["f"], on_guard_error="open")])
+    assert decide((), lenient, [GuardDown()]) == Decision("allow", (), ("guard_unavailable",))
+    assert decide((), PolicySet(), [GuardDown()]).action == "error"
