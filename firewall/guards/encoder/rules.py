@@ -1,0 +1,68 @@
+"""How a policy becomes what the encoder reads: slots. Training and serving both call `segments`.
+
+A slot is one sentence with a role. `violates` slots are scored, and each belongs to one rule id; `allowed` slots
+(allowed lines, exceptions, allow-lists) can only lower the score of their own policy; `scope` slots say what the policy
+is about. The encoder sees a policy as a *set* of slots, so that the order of rules and policies cannot change a verdict.
+
+Policies written as plain prose ("Allow billing questions; flag everything else") are split into sentences, and each
+sentence gets its role from its verbs. The split is deterministic and costs nothing at run time (slots are cached).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from firewall.policy import Policy
+
+VIOLATES, ALLOWED, SCOPE = 0, 1, 2
+MAX_SLOTS = 40          # of one role in one policy; the rest of a longer policy is given in further groups
+
+_HEADER = re.compile(r"\s*\[([^\][]{2,90})\]\s*$")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|;\s+(?=(?:flag|block|reject|refuse|deny|everything|all other)\b)")
+_DENY = re.compile(
+    r"\b(?:not|never)\s+(?:be\s+)?(?:allowed|permitted|acceptable|in scope)\b|\b(?:must|do|may|should|shall|can)\s?not\b"
+    r"|\bdon't\b|\bnever\b|\bprohibit|\bforbid|\bforbidden\b|\bbanned?\b|\bflag\b|\bviolat|\bout of scope\b|\bblock\b"
+    r"|\brefuse\b|\breject\b|\bdisallow|\boff[- ]limits\b", re.I)
+_ALLOW = re.compile(
+    r"\ballow(?:ed|s)?\b|\bpermit(?:ted|s)?\b|\bacceptable\b|\bwelcome\b|\bin scope\b|\b(?:is|are) (?:fine|ok|okay)\b"
+    r"|\bserves? only\b|\bonly (?:serves?|answers?|helps?|handles?|covers?|discusses)\b|^exceptions?\b|\bexcept(?:ion)?:"
+    r"|\bmay\b", re.I)
+
+
+class Slot(NamedTuple):
+    """One encoded sentence. `rule` is the id that a `violates` slot speaks for, else empty."""
+
+    role: int
+    text: str
+    rule: str = ""
+
+
+def segments(policy: Policy) -> tuple[Slot, ...]:
+    """The slots of one policy: at least one `violates` slot for each rule."""
+    out: list[Slot] = []
+    for rule in policy.rules:
+        text = rule.text
+        if header := _HEADER.search(text):      # "[Section]" lines of flat policies stick to the rule above
+            text = text[:header.start()]
+        parts = [s for s in _SENTENCE.split(text) if s.strip()]
+        if len(parts) < 2:
+            out.append(Slot(VIOLATES, text or rule.text, rule.id))
+            continue
+        roles = [_role(s) for s in parts]
+        fallback = SCOPE if VIOLATES in roles else VIOLATES
+        slots = [Slot(fallback if r is None else r, s.strip()) for r, s in zip(roles, parts, strict=True)]
+        if not any(s.role == VIOLATES for s in slots):      # nothing but allowances: still a rule, as a whole
+            slots.append(Slot(VIOLATES, text))
+        out += [s._replace(rule=rule.id) if s.role == VIOLATES else s for s in slots]
+    out += [Slot(ALLOWED, t) for t in (*policy.allowed, *policy.exceptions)]
+    scope = policy.title if policy.title != policy.id else ""
+    if scope:
+        out.append(Slot(SCOPE, scope))
+    return tuple(out)
+
+
+def _role(sentence: str) -> int | None:
+    if _DENY.search(sentence):
+        return VIOLATES
+    return ALLOWED if _ALLOW.search(sentence) else None

