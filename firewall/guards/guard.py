@@ -17,8 +17,11 @@ class Guard(Protocol):
         fingerprint: names weights, prompt text and reader, so that memories of one guard never answer for another.
     """
 
-    name: str
-    fingerprint: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     async def start(self) -> None:
         """Loads, connects or spawns. Raises `Mistakes` or `GuardDown` with one clear sentence and the fix."""

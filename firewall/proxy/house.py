@@ -17,7 +17,6 @@ from firewall.gate import Release
 from firewall.guards.guard import Guard
 from firewall.policy import PolicySet
 from firewall.proxy import headers
-from firewall.proxy.http1 import tls
 from firewall.proxy.http1.client import Origin, Pool, UpstreamLimits
 from firewall.proxy.records import Records
 from firewall.proxy.relay import Pace
@@ -36,13 +35,14 @@ class House:
     def __init__(self, config: Config, guard: Guard, source: Source, records: Records, salt: bytes | None = None) -> None:
         self.config, self.guard, self.source, self.records = config, guard, source, records
         self.salt = salt or os.urandom(16)
-        self.body = BodyLimits(decoded=config.limits.body)
+        self.body = BodyLimits(size=config.limits.body)
         s = config.stream
         self.paces: dict[str, Pace] = {r: Pace(r, s.hold, s.whole, s.event, s.content_idle, s.total)
                                        for r in ("rolling", "whole", "watch")}
         self.client_keys = tuple(settings.secret(name).encode() for name in config.server.client_keys)
         self.pools: dict[str, Pool] = {}
         self.keys: dict[str, bytes] = {}
+        self.prefixes: dict[str, bytes] = {}
         wrong: list[str] = []
         for family in settings.FAMILIES:
             upstream = config.upstreams.get(family, config.upstream)
@@ -50,8 +50,8 @@ class House:
                 continue
             try:
                 self.keys[family] = headers.key_line(family, settings.secret(upstream.key))
-                origin = Origin.parse(upstream.url, ssl=tls.client_context(upstream.ca_file or None, upstream.verify)
-                                      if upstream.url.startswith("https://") else None)
+                origin = Origin.parse(upstream.url, ca=upstream.ca_file or None, insecure=not upstream.verify)
+                self.prefixes[family] = origin.prefix.removesuffix("/v1").encode()     # our targets name their version
                 self.pools[family] = Pool(origin, UpstreamLimits(
                     connect_timeout=upstream.connect_timeout, head_timeout=upstream.head_timeout,
                     idle_timeout=upstream.idle_timeout, total=s.total, keepalive=upstream.keepalive,

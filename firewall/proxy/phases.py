@@ -64,7 +64,10 @@ class App:
         task = asyncio.get_running_loop().create_task(self.exchange(request, reply))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        reply.on_gone = task.cancel
+
+        def left() -> None:
+            task.cancel()
+        reply.on_gone = left
 
     def refused(self, error: FirewallError, request: Request | None) -> tuple[int, bytes, bytes]:
         """The server could not read a request: shape the answer, keep a record."""
@@ -110,7 +113,7 @@ class App:
             lines = headers.forward(request.headers, key, bool(house.client_keys))
             if decision.action != "redact" and (coding := _header(request, b"content-encoding")):
                 lines += b"content-encoding: %b\r\n" % coding
-            relay.call = pool.send(b"POST", matched.target, lines, body, relay)
+            relay.call = pool.send(b"POST", house.prefixes[route.family] + matched.target, lines, body, relay)
             self.relays.add(relay)
             try:
                 await relay.done

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from firewall.case import Case, Message
 from firewall.errors import FirewallError, GuardDown
@@ -25,7 +26,7 @@ from firewall.proxy import headers
 from firewall.proxy.http1.client import Call
 from firewall.proxy.http1.server import Reply
 from firewall.transcript import Transcript
-from firewall.verdict import Decision, Verdict, decide
+from firewall.verdict import Decision, Span, Verdict, decide
 from firewall.wire.frame import Frame
 from firewall.wire.wire import Asked, Reader, StreamLimits, Wire
 
@@ -63,8 +64,9 @@ class Relay:
         self.task: asyncio.Task[Verdict] | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = self.paused = self.ended = False
-        self.status, self.upstream_headers = 502, ()
-        self.masked: set[tuple[str, int, int]] = set()
+        self.status = 502
+        self.upstream_headers: headers.Pairs = ()
+        self.masked: set[Span] = set()
         self.words_at = exchange.began
         self.timer: asyncio.TimerHandle | None = None
         exchange.release = pace.release
@@ -89,7 +91,8 @@ class Relay:
                 raise FirewallError("upstream_encoding", "The upstream's answer is encoded in a way that was not asked "
                                     "for.", fault="upstream", status=502, detail=f"content-encoding: {encoded}")
             kind = headers.content_type(received)
-            limits = StreamLimits(event=self.pace.event, whole=self.pace.whole)
+            copies = any(policy.action == "redact" for policy in self.policies)
+            limits = StreamLimits(event=self.pace.event, body=self.pace.whole, copies=copies)
             self.reader = self.wire.reader(self.asked, kind, limits)
         except Exception as error:
             self.broke(error)
@@ -151,7 +154,7 @@ class Relay:
             verdict = self.guard.known(case)
             if verdict is None:
                 self.task = asyncio.get_running_loop().create_task(self.guard.judge(case))
-                self.task.add_done_callback(lambda task, mark=mark: self.thought(mark, task))
+                self.task.add_done_callback(partial(self.thought, mark))
                 break
             if not self.heard(mark, verdict):
                 return
@@ -214,7 +217,7 @@ class Relay:
                 behind[channel] = behind.get(channel, 0) + len(text)
         starts = {channel: self.transcript.size(channel) - size for channel, size in behind.items()}
         unsure = dict(verdict.unsure)
-        spans = [s for s in decision.spans if tuple(s) not in self.masked
+        spans = [s for s in decision.spans if s not in self.masked
                  and s.start < unsure.get(s.channel, s.start + 1)]      # a match that may still grow is masked later
         if any(s.start < starts.get(s.channel, self.transcript.size(s.channel)) for s in spans):
             return False
@@ -233,7 +236,7 @@ class Relay:
             return frame._replace(raw=self.reader.rewrite(frame, texts))
 
         self.gate.rewrite(change)
-        self.masked.update(tuple(s) for s in spans)
+        self.masked.update(spans)
         return True
 
     def send(self, frames: object) -> None:

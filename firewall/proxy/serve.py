@@ -60,7 +60,7 @@ class Firewall:
                            Records(config.records.file, worker), salt)
         self.app = App(self.house)
         s = config.server
-        ssl = tls.server_context(s.certificate, s.private_key) if s.certificate else None
+        ssl = tls.server(s.certificate, s.private_key) if s.certificate else None
         self.server = Server(self.app, server_limits(config), ssl)
         self.admin: web.AppRunner | None = None
         self.admin_port = 0
