@@ -113,7 +113,7 @@ class _Ends:
 class Reader:
     """Framing of one connection's requests. Not reusable after an error."""
 
-    __slots__ = ("_at", "_body", "_buf", "_chunked", "_crlf", "_ends", "_left", "_limits", "_lines", "_llhttp", "peer")
+    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ends", "_left", "_limits", "_lines", "_llhttp", "peer")
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.peer = peer
@@ -121,6 +121,7 @@ class Reader:
         self._buf = b""
         self._at = self._lines = 0        # `_scan`: start of the first unread line, lines read
         self._crlf = False                # one empty line before this request was taken
+        self._alone = False               # llhttp gave up at an Upgrade we ignore: one opinion, once
         self._left = 0                    # body bytes still to come, Content-Length only
         self._body: bytearray | None = None
         self._chunked: Chunked | None = None
@@ -173,8 +174,9 @@ class Reader:
         ends.ends = 0
         try:
             self._llhttp.feed_data(head)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade:  # llhttp stops here, even when a body follows
             self._renew()
+            self._alone = True
         except httptools.HttpParserError:
             self._scan()
             raise refusal("bad_header", "The request head is malformed.") from None
@@ -186,6 +188,8 @@ class Reader:
         self._buf = buf[end:]
         self._at = self._lines = 0
         self._crlf = False
+        if not request.length:
+            self._alone = False
         return request
 
     def body(self, request: Request) -> bool:
@@ -219,13 +223,14 @@ class Reader:
 
     def _end(self, body: bytes) -> bool:
         """llhttp, fed the same body, must see the message end at its last byte."""
+        if self._alone:
+            self._alone = False
+            return True
         ends = self._ends
         if ends.ends:
             raise refusal("bad_framing", "The end of the request is ambiguous.")
         try:
             self._llhttp.feed_data(body)
-        except httptools.HttpParserUpgrade:
-            self._renew()
         except httptools.HttpParserError:
             ends.ends = -1
         if ends.ends != 1:
@@ -238,6 +243,7 @@ class Reader:
             limits = self._limits
             chunked = self._chunked = Chunked(request.limit, limits.max_chunks, limits.max_trailer)
             self._renew()
+            self._alone = False
         self._buf = b""
         chunked.feed(buf)
         if not chunked.done:

@@ -27,16 +27,16 @@ _names: dict[bytes, bytes] = {}
 _CACHE = 512
 
 
-def protocol_error(detail: str, code: str = "upstream_protocol") -> FirewallError:
-    """The upstream broke HTTP."""
-    return FirewallError(code, "The upstream sent an answer that could not be read.", fault="upstream", status=502,
+def protocol_error(detail: str) -> FirewallError:
+    """The upstream broke HTTP. One code for all of it; the operator's `detail` tells what."""
+    return FirewallError("upstream_protocol", "The upstream sent an answer that could not be read.", fault="upstream", status=502,
                          detail=detail)
 
 
 class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
-    __slots__ = ("_begun", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_limits", "_llhttp", "done", "eof_delimited",
+    __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_limits", "_llhttp", "done", "eof_delimited",
                  "extra", "fresh", "headers", "on_body", "parts", "started", "status", "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
@@ -55,7 +55,7 @@ class Response:
         self._keep = False
         self._buf = b""
         self._interim = 0
-        self._begun = self._ended = 0
+        self._ended = 0
         self._llhttp = httptools.HttpResponseParser(self)
 
     def again(self, bodyless: bool) -> None:
@@ -64,12 +64,13 @@ class Response:
         self.parts.clear()
         self.started = self.fresh = self.done = self.eof_delimited = False
         self._bodyless = bodyless
-        self._interim = self._begun = self._ended = 0
+        self._interim = self._ended = 0
 
     # -- llhttp's callbacks (`on_body` is `parts.append`)
 
     def on_message_begin(self) -> None:
-        self._begun += 1
+        if self._ended:  # a second answer behind the first: not one byte of it is taken
+            raise protocol_error("bytes after the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((_names.get(name) or _lower(name), value.rstrip()))
@@ -85,7 +86,7 @@ class Response:
         return self.done and self._keep and not self.extra and not self.eof_delimited and not self._bodyless
 
     def feed(self, data: bytes) -> None:
-        """Take bytes. Raises FirewallError 502 `upstream_protocol` or `upstream_head_too_large`."""
+        """Take bytes. Raises FirewallError 502 `upstream_protocol`."""
         if self.done:
             self.extra = True
             return
@@ -109,8 +110,6 @@ class Response:
             self.extra = True  # the answer was whole; what followed was not HTTP
         if self._ended:
             self.done = True
-            if self._begun > 1:
-                self.extra = True
 
     def _head(self, buf: bytes) -> None:
         limits = self._limits
@@ -121,7 +120,7 @@ class Response:
                 self._buf = buf
                 return
             if end > limits.max_head:
-                raise protocol_error("head too large", "upstream_head_too_large")
+                raise protocol_error("head too large")
             match = STATUS.fullmatch(buf, 0, buf.find(b"\r\n"))
             if match is None:
                 raise protocol_error("malformed status line")
@@ -136,10 +135,11 @@ class Response:
             self._feed_head(buf[:end])
             buf = buf[end:]
             self.headers = []
+            self._ended = 0
             self._llhttp = httptools.HttpResponseParser(self)
         self.version = "1.1" if match[1] == b"1" else "1.0"
         self._buf = b""
-        self._begun = self._ended = 0
+        self._ended = 0
         self._feed_head(buf[:end])
         self._framing()
         self.started = self.fresh = True
@@ -152,7 +152,7 @@ class Response:
     def _feed_head(self, head: bytes) -> None:
         limits = self._limits
         if len(head) > limits.max_line and max(map(len, head.split(b"\r\n"))) > limits.max_line:
-            raise protocol_error("line too long", "upstream_head_too_large")
+            raise protocol_error("line too long")
         try:
             self._llhttp.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -160,7 +160,7 @@ class Response:
         except httptools.HttpParserError:
             raise protocol_error("malformed head") from None
         if len(self.headers) > limits.max_headers:
-            raise protocol_error("too many headers", "upstream_head_too_large")
+            raise protocol_error("too many headers")
 
     def _framing(self) -> None:
         """Where the body ends, judged by us; llhttp alone takes `gzip, chunked` and reads `gzip` to the end."""
@@ -186,7 +186,7 @@ class Response:
     def _unfinished(self, buf: bytes) -> None:
         """Refuse early what can no longer become a legal head."""
         if len(buf) > self._limits.max_head:
-            raise protocol_error("head too large", "upstream_head_too_large")
+            raise protocol_error("head too large")
         if not b"HTTP/1.1 ".startswith(buf[:9]) and not b"HTTP/1.0 ".startswith(buf[:9]):
             raise protocol_error("malformed status line")
         at = buf.find(b"\n")
