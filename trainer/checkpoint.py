@@ -1,0 +1,74 @@
+"""Checkpoints that a kill -9 cannot break: written beside, renamed when whole, and only then named as the latest.
+
+A checkpoint holds weights, optimiser, the next step, the data position and the random state. The last `keep` stay.
+A disk that is too small is noticed before writing; one that fills up while writing leaves the one before untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import Halt
+from trainer.learner import Learner
+
+LATEST = "latest"
+
+
+class Checkpoints:
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, max(1, keep)
+
+    def save(self, learner: Learner, step: int, state: dict[str, Any]) -> Path:
+        """Saves the state in which `step` is the next step. Raises `Halt` when it cannot be written."""
+        tag, part = f"step-{step:08d}", f"step-{step:08d}.part"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free, need = shutil.disk_usage(self.folder).free, self._need(learner)
+        if free < need:
+            raise Halt(f"the disk of {self.folder} has {free / 1e6:,.0f} MB free and a checkpoint needs about "
+                       f"{need / 1e6:,.0f} MB", "Make room or set `out` elsewhere.", step=step, saved=self.last())
+        try:
+            learner.save(self.folder, part, state | {"step": step, "random": torch.get_rng_state()})
+        except (OSError, RuntimeError) as e:
+            if learner.rank == 0:
+                shutil.rmtree(self.folder / part, ignore_errors=True)
+            raise Halt(f"the checkpoint could not be written ({type(e).__name__}: {str(e).splitlines()[0][:160]})",
+                       "Make room or set `out` elsewhere.", step=step, saved=self.last()) from e
+        learner.total(0)                                # every process has written its part
+        if learner.rank == 0:
+            shutil.rmtree(self.folder / tag, ignore_errors=True)
+            os.replace(self.folder / part, self.folder / tag)
+            pointer = self.folder / f"{LATEST}.part"
+            pointer.write_text(tag, "utf-8")
+            os.replace(pointer, self.folder / LATEST)
+            for old in sorted(self.folder.glob("step-*"))[:-self.keep]:
+                if old.name != tag:
+                    shutil.rmtree(old, ignore_errors=True)
+        learner.total(0)
+        return self.folder / tag
+
+    def last(self) -> Path | None:
+        """The newest whole checkpoint."""
+        pointer = self.folder / LATEST
+        tag = pointer.read_text("utf-8").strip() if pointer.exists() else ""
+        return self.folder / tag if tag and (self.folder / tag).is_dir() else None
+
+    def resume(self, learner: Learner) -> dict[str, Any] | None:
+        """Loads the newest checkpoint into the learner; its state, or None when there is none."""
+        last = self.last()
+        if last is None:
+            return None
+        state = learner.load(self.folder, last.name)
+        torch.set_rng_state(state["random"].cpu())
+        return state
+
+    def _need(self, learner: Learner) -> int:
+        last = self.last()
+        if last is not None:
+            return sum(f.stat().st_size for f in last.rglob("*") if f.is_file())
+        trained = sum(p.numel() for p in learner.engine.module.parameters() if p.requires_grad)
+        return sum(p.numel() for p in learner.engine.module.parameters()) * 4 + trained * 8
