@@ -149,7 +149,7 @@ async def test_fifty_pipelined_requests_the_25th_blocked(story):
         got = await raw(s, b"".join(one), 20)
         codes = [int(part[:3]) for part in got.split(b"HTTP/1.1 ")[1:]]
         assert codes == [200] * 24 + [400] + [200] * 25
-        assert [r["ending"] for r in s.records()] == ["passed"] * 24 + ["blocked"] + ["passed"] * 25
+        assert sorted(r["ending"] for r in s.records()) == ["blocked"] + ["passed"] * 49
 
 
 async def test_malformed_authorization_is_not_echoed_anywhere(story, capfd):
@@ -249,11 +249,12 @@ async def test_drain_lets_streams_finish(story):
         body = json.dumps(json.loads(OK) | {"stream": True}).encode()
         running = [asyncio.create_task(raw(s, post(body), 10)) for _ in range(20)]
         await asyncio.sleep(0.1)
+        port = s.firewall.server.port
         await s.firewall.drain(0.0, 5.0)
         for got in await asyncio.gather(*running):
             assert b"[DONE]" in got
         with pytest.raises(OSError):
-            await raw(s, post(OK), 1)
+            await asyncio.open_connection("127.0.0.1", port)
         assert [r["ending"] for r in s.records()] == ["passed"] * 20
 
 
@@ -298,7 +299,7 @@ async def test_unwritable_records_refuse_new_requests(story):
 
 async def test_overload_of_the_guard_is_503_at_once(story):
     """I12."""
-    async with story([whole(chat("x"))], guard=ScriptedGuard(delay=0.5), limited={"slots": 1, "room": 1}) as s:
+    async with story([whole(chat("x"))], guard=ScriptedGuard(delay=0.5), limited={"slots": 1, "queue": 1}) as s:
         began = time.perf_counter()
         answers = [asyncio.create_task(raw(s, post(OK))) for _ in range(5)]
         done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)

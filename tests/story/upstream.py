@@ -90,6 +90,8 @@ class Upstream:
         except (ConnectionError, asyncio.IncompleteReadError):
             if self.seen and not self.seen[-1].closed_at:
                 self.seen[-1].closed_at = asyncio.get_running_loop().time()
+        except asyncio.CancelledError:
+            pass        # the test is over
         finally:
             writer.close()
 
