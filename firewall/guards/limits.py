@@ -34,15 +34,15 @@ class Limits:
     Args:
         deadline: seconds for one question, waiting and retry included.
         failures, cooldown: the breaker opens after so many failures in a row, and probes after so many seconds.
-        slots, room: questions at the same time, and waiting ones (default 4 x slots).
+        slots, queue: questions at the same time, and waiting ones (default 4 x slots).
         memory: verdicts remembered (0: none); `memory_bytes` bounds their size. Questions about an answer still
             being written are not remembered: they hardly ever come twice.
     """
 
     def __init__(self, guard: Guard, *, deadline: float = 3.0, failures: int = 5, cooldown: float = 5.0,
-                 slots: int = 16, room: int | None = None, memory: int = 4096, memory_bytes: int = 8 << 20) -> None:
+                 slots: int = 16, queue: int | None = None, memory: int = 4096, memory_bytes: int = 8 << 20) -> None:
         self.guard, self.deadline = guard, deadline
-        self.breaker, self.queue = Breaker(failures, cooldown), Queue(slots, room)
+        self.breaker, self.queue = Breaker(failures, cooldown), Queue(slots, queue)
         self.memory = Memory(memory, memory_bytes)
         self._closed = False
 

@@ -1,0 +1,217 @@
+r"""The named detectors: what a card number, a key or an address looks like, and what proves it.
+
+Each has a *trigger*, a bounded pattern that hyperscan looks for in one linear pass over all text, and a *finish* that
+runs only where a trigger was found: it grows the place to its whole extent and checks it (Luhn for cards, ISO 7064
+mod-97 for IBANs). `live` says how a beginning of a match looks at the end of a text: while more text may come, words
+from there on are held back. Every `live` must match every non-empty prefix of every match.
+
+Sources: ISO/IEC 7812-1 (Luhn), ISO 13616 (IBAN), SSA number ranges, and the vendors' published token prefixes
+(AWS IAM, GitHub, Slack, OpenAI, Anthropic, Google), RFC 7519 (JWT), RFC 7468 (PEM).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Place = tuple[int, int]
+Finish = Callable[[str, int, int], Place | None]
+GROWTH = 8192           # the farthest a place grows beyond its trigger, in characters
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """Args:
+        triggers: bounded patterns over single-byte text (every character beyond Latin-1 reads as `?`).
+        finish: (text, start, end) -> place of the whole match, or None where it is none.
+        live: regular expression of a match's possible beginnings; searched at the end of a text.
+        spaced: a match may hold blanks.
+        words: a rule whose text has one of these (lower case) is the one reported.
+        strong: hardly ever an accident, so decoded views and seams between messages are searched too.
+        certain: a hit stands although more text may follow.
+    """
+
+    name: str
+    triggers: tuple[str, ...]
+    finish: Finish
+    live: str
+    words: tuple[str, ...]
+    spaced: bool = False
+    strong: bool = False
+    certain: bool = False
+
+
+def grow(right: str, left: str = "", check: Callable[[str], bool] | None = None) -> Finish:
+    """Grows over character classes to the right and the left, then checks the words."""
+    after = re.compile(f"[{right}]{{0,{GROWTH}}}") if right else None
+    before = re.compile(f"[{left}]") if left else None
+
+    def finish(text: str, start: int, end: int) -> Place | None:
+        if after and (m := after.match(text, end)):
+            end = m.end()
+        while before and start and end - start < 320 and before.match(text, start - 1):
+            start -= 1
+        return (start, end) if check is None or check(text[start:end]) else None
+    return finish
+
+
+def luhn(text: str) -> bool:
+    """ISO/IEC 7812-1 check digit over 13 to 19 digits that begin like a card (2 to 6)."""
+    digits = text.encode("ascii", "replace").translate(None, b" -")
+    if not 13 <= len(digits) <= 19 or not 0x32 <= digits[0] <= 0x36 or not digits.isdigit():
+        return False
+    return (sum(digits[-1::-2].translate(_ONCE)) + sum(digits[-2::-2].translate(_TWICE))) % 10 == 0
+
+
+_ONCE = bytes(max(0, b - 48) % 10 for b in range(256))
+_TWICE = bytes((d * 2 - 9 * (d > 4)) for d in _ONCE)
+
+
+def mod97(text: str) -> bool:
+    """ISO 7064 MOD 97-10 over an IBAN of 15 to 34 characters."""
+    packed = text.replace(" ", "")
+    if not 15 <= len(packed) <= 34 or not packed.isalnum() or not packed.isascii():
+        return False
+    return int((packed[4:] + packed[:4]).upper().translate(_BASE36)) % 97 == 1
+
+
+_BASE36 = {ord("A") + i: str(10 + i) for i in range(26)}
+
+
+def _email(text: str, start: int, end: int) -> Place | None:
+    while start and end - start < 66 and (text[start - 1].isalnum() or text[start - 1] in "._%+-"):
+        start -= 1
+    m = _DOMAIN.match(text, text.index("@", start) + 1)
+    return (start, m.end()) if m else None
+
+
+_DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}")
+
+
+def _iban(text: str, start: int, end: int) -> Place | None:
+    """Exactly as many characters as the country's IBANs have, proven by the check digits."""
+    need = IBAN_LENGTH.get(text[start:start + 2], 0)
+    if not need or not mod97(text[start:start + 2 * need].replace(" ", "")[:need]):
+        return None
+    stop = start
+    while need:
+        need -= text[stop] != " "
+        stop += 1
+    return None if text[stop:stop + 1].isalnum() and text[stop:stop + 1].isascii() else (start, stop)
+
+
+# ISO 13616 registry (SWIFT), lengths by country
+IBAN_LENGTH = {code: int(n) for n, codes in (row.split(":") for row in (
+    "15:NO|16:BE|18:DK FI FO GL NL FK SD|19:MK SI|20:AT BA EE KZ LT LU XK MN|21:CH HR LI LV|"
+    "22:BG BH CR DE GB GE IE ME RS VA|23:AE GI IL IQ OM TL SO|24:AD CZ ES MD PK RO SA SE SK TN VG|25:LY PT ST|"
+    "26:IS TR|27:BI DJ FR GR IT MC MR SM|28:AL AZ BY CY DO GT HU LB NI PL SV|29:BR PS QA UA|30:JO KW MU YE|"
+    "31:MT SC|32:LC|33:RU").split("|")) for code in codes.split()}
+
+
+def _card(text: str, start: int, end: int) -> Place | None:
+    return (start, end) if luhn(text[start:end]) else None
+
+
+def _ssn(text: str, start: int, end: int) -> Place | None:
+    area, group, serial = text[start:start + 3], text[start + 4:start + 6], text[start + 7:end]
+    issued = area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+    near = text[max(0, start - 1):start] + text[end:end + 1]
+    return (start, end) if issued and "-" not in near else None
+
+
+def _phone(text: str, start: int, end: int) -> Place | None:
+    m = _PHONE.match(text, start)
+    end = max(end, m.end() if m else end)
+    if start and (text[start - 1].isalnum() or text[start - 1] in "-.") or text[end:end + 1].isalnum():
+        return None
+    return (start, end) if 7 <= sum(c.isdigit() for c in text[start:end]) <= 15 else None
+
+
+_PHONE = re.compile(r"\+?\d{0,3}(?:[ .-]?\(?\d{2,4}\)?){2,5}")
+
+
+def _jwt(text: str, start: int, end: int) -> Place | None:
+    m = None if text[start - 1:start] in ("-", ".") else _JWT.match(text, start)
+    if not m:
+        return None
+    head = m[0].partition(".")[0]
+    try:
+        fields = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    return m.span() if isinstance(fields, dict) and ("alg" in fields or "typ" in fields) else None
+
+
+_JWT = re.compile(rf"eyJ[\w-]{{8,{GROWTH}}}+\.[\w-]{{8,{GROWTH}}}+\.[\w-]{{0,{GROWTH}}}+", re.A)
+
+
+def _pem(text: str, start: int, end: int) -> Place | None:
+    close = text.find("-----END ", end, end + GROWTH)
+    stop = text.find("-----", close + 9, close + 80) if close >= 0 else -1
+    return start, stop + 5 if stop >= 0 else min(len(text), end + GROWTH)
+
+
+def _generic(text: str, start: int, end: int) -> Place | None:
+    """The value after `api_key = ` and its kin: at least 16 characters with letters and digits, no placeholder."""
+    m = _ASSIGNED.match(text, end)
+    if not m or not (re.search(r"\d", m[1]) and re.search(r"[A-Za-z]", m[1])):
+        return None
+    value = m[1].lower()
+    if len(set(value)) < 8 or any(w in value for w in ("your", "xxxx", "example_", "placeholder", "changeme")):
+        return None
+    return m.span(1)
+
+
+_NAMES = r"(?:api|access|auth|secret|private|client)[_ -]?(?:key|token|secret)"
+_GAP = r"[\w-]{0,12}[\"']?[ \t]{0,4}(?::=|=>|[:=])[ \t]{0,4}[\"'`]?"
+_ASSIGNED = re.compile(_GAP + r"([A-Za-z0-9_./+=-]{16,512}+)", re.A)
+
+
+def _prefixes(word: str, then: str = "") -> str:
+    """`abc` -> a(?:b(?:c then)?)?: a word being written."""
+    out = then
+    for letter in reversed(word):
+        out = f"{re.escape(letter)}(?:{out})?" if out else re.escape(letter)
+    return out
+
+
+DETECTORS: dict[str, Detector] = {d.name: d for d in (
+    Detector("email", (r"[A-Za-z0-9_%+-]@[A-Za-z0-9\x80-\xff?]",), _email,
+             r"[\w.%+-]{1,66}(?:@[\w.-]{0,280})?", ("email", "e-mail"), strong=True),
+    Detector("phone", (r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b", r"\(\d{3}\) ?\d{3}[ .-]\d{4}\b",
+                       r"\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}"), _phone, r"[+(\d][\d ().+-]{0,32}", ("phone",),
+             spaced=True),
+    Detector("credit-card", (r"\b\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}\b", r"\b3\d{3}[ -]?\d{6}[ -]?\d{4,5}\b"),
+             _card, r"\d[\d -]{0,24}", ("card",), spaced=True),
+    Detector("iban", (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11}",), _iban, r"\b[A-Z][A-Z\d]?\d{0,2}[A-Z\d ]{0,46}",
+             ("iban", "bank account", "account number"), spaced=True, strong=True),
+    Detector("us-ssn", (r"\b\d{3}-\d{2}-\d{4}\b",), _ssn, r"\d[\d-]{0,11}", ("social security", "ssn")),
+    Detector("aws-key", (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",), grow(""), r"\bA(?:[KS](?:I(?:A[A-Z\d]{0,17})?)?)?",
+             ("akia", "aws", "access key", "api key"), strong=True),
+    Detector("github-token", (r"\bgh[pousr]_[A-Za-z0-9]{36}", r"\bgithub_pat_[A-Za-z0-9_]{36}"), grow(r"A-Za-z0-9_"),
+             r"\bg(?:h(?:[pousr](?:_\w{0,300})?)?|" + _prefixes("ithub_pat_", r"\w{0,300}") + ")?",
+             ("github", "ghp_", "access token", "api key"), strong=True),
+    Detector("slack-token", (r"\bxox[abeoprs]-[A-Za-z0-9-]{10}",), grow(r"A-Za-z0-9-"),
+             r"\bx(?:o(?:x(?:[abeoprs](?:-[\w-]{0,300})?)?)?)?", ("slack", "xox", "access token", "api key"),
+             strong=True),
+    Detector("openai-key", (r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{20}",),
+             grow(r"A-Za-z0-9_-", check=lambda t: not t.startswith("sk-ant-")), r"\bs(?:k(?:-[\w-]{0,300})?)?",
+             ("openai", "sk-", "api key"), strong=True),
+    Detector("anthropic-key", (r"\bsk-ant-[A-Za-z0-9_-]{20}",), grow(r"A-Za-z0-9_-"),
+             r"\bs(?:k(?:-[\w-]{0,300})?)?", ("anthropic", "sk-", "api key"), strong=True),
+    Detector("google-key", (r"\bAIza[A-Za-z0-9_-]{35}",), grow(r"A-Za-z0-9_-"),
+             r"\bA(?:I(?:z(?:a[\w-]{0,64})?)?)?", ("google", "api key"), strong=True),
+    Detector("private-key", (r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----",), _pem,
+             r"-[A-Z\d -]{0,72}", ("private key",), spaced=True, strong=True, certain=True),
+    Detector("jwt", (r"\beyJ[A-Za-z0-9_-]{8}",), _jwt, r"\be(?:y(?:J[\w.-]{0,300})?)?",
+             ("jwt", "web token", "session", "access token"), strong=True),
+    Detector("generic-api-key", (f"(?i){_NAMES}",), _generic,
+             rf"(?i:{_NAMES})(?:{_GAP}(?:[A-Za-z0-9_./+=-]{{0,300}})?|[\w-]{{0,12}}[\"']?[ \t]{{0,4}}[:=]?)|(?i:\b"
+             + "|".join(_prefixes(w, f"[_ -]?(?:{_prefixes('key')}|{_prefixes('token')}|{_prefixes('secret')})?")
+                        for w in ("api", "access", "auth", "secret", "private", "client")) + ")",
+             ("api key",), spaced=True),
+)}

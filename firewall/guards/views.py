@@ -1,0 +1,307 @@
+"""Views of a text: how it reads once a disguise is taken off. For deterministic matching; the text stays as it is.
+
+Views are additive: what is found in the original counts, and what is found in any view counts too. The
+cleaned view keeps track of places (`origin`), so that what is found in it can be cut out; the others have none.
+
+    cleaned     format characters, combining marks and fillers dropped, NFKC, lookalikes read as Latin
+    tags        U+E0000 tag characters and variation selectors as bytes       bidi   as a reader would see it
+    decoded     base64, hex, percent, HTML entities, backslash escapes, up to two deep
+    plain       without Markdown and HTML marks; s p a c e d words joined; l33t and rot13 read; reversed
+
+Bounds: a caller hands over at most `CHUNK` characters at a time (longer texts overlap by `REACH`), every view is
+linear, decoding goes two deep, and it stops once all views together reach four times the input and one view more
+(cases.md R4, H14, H23). Which view is worth making is decided by one linear hyperscan pass, so that ordinary text costs
+microseconds.
+
+After Hackett et al., LLMSec 2025 (character injection), garak's encoding probes, and UTS #39 (confusables; a small
+table of Cyrillic, Greek, Armenian and small-capital letters that look Latin).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import html
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import hyperscan
+
+from firewall.case import Case
+
+CHUNK, REACH = 16_384, 1_024
+GROWTH = 4              # decoded characters per character of input
+
+
+class View(NamedTuple):
+    kind: str
+    text: str
+
+
+_PAIRS = ("аa бb вb гr еe ёe зz иu кk мm нh оo рp сc тt уy хx ѕs іi јj һh ԁd ԛq ԝw ҽe ӏl ѵv ьb "
+          "αa βb γy εe ζz ηn ιi κk νv οo ρp σo τt υu χx ωw ϲc ϳj "
+          "Աu տs սu օo ցg հh յj զq ոn ᴀa ʙb ᴄc ᴅd ᴇe ꜰf ɢg ʜh ɪi ᴊj ᴋk ʟl ᴍm ɴn ᴏo ᴘp ʀr ꜱs ᴛt ᴜu ᴠv ᴡw ʏy ᴢz ıi ɡg "
+          "ɑa ℓl ɐa ɔc ǝe ɟf ɥh ɯm ɹr ʇt ʌv ʍw ʎy")
+LOOKALIKE = {pair[0]: pair[1] for pair in _PAIRS.split()}
+LOOKALIKE = {a.upper(): b for a, b in LOOKALIKE.items() if a.upper() != a and len(a.upper()) == 1} | LOOKALIKE
+# anything that `clean` may change: not (ASCII, or an ordinary composed letter of a script without lookalikes)
+_ODD = re.compile("[^\x00-\x9f\xa1-\xac\xae\xaf\xb0-\u0130\u0132-\u01dc\u01de-\u024f\u3041-\u3163\u3165-\u318e"
+                  "\u4e00-\u9fff\uac00-\ud7a3\u2010-\u2027]")
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180e")
+_LEET = str.maketrans("013457@$!|+", "oieastasilt")
+_MARKS = re.compile(r"<!--.{0,512}?-->|</?[A-Za-z][^<>]{0,256}>|[*_~`\\]+", re.S)
+_SPACED = re.compile(r"(?<!\w)(?:\w([ ._\-*/|]))(?:\w\1){1,}\w(?!\w)")
+_HINTS: dict[str, str] = {
+    "base64": r"[A-Za-z0-9+/_-]{12}", "hex": r"(?:[0-9A-Fa-f]{2}[ :]?){6}", "percent": r"%[0-9A-Fa-f]{2}",
+    "entity": r"&(?:#[0-9xX]|[A-Za-z]{2,8};)", "escape": r"\\(?:u[0-9A-Fa-f{]|x[0-9A-Fa-f]|[0-7]{2}|U0)",
+    "plain": r"[*_~`\\]|<!--|</?[A-Za-z]", "spaced": r"\b\w[ ._\-*/|]\w[ ._\-*/|]\w\b",
+    "leet": r"[A-Za-z][0-9@$!|+][A-Za-z]|\b[0-9@$!|+][A-Za-z]",
+}
+_B64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){6,}")
+_ESCAPES = re.compile(r"\\+u\{([0-9A-Fa-f]{1,6})\}|\\+u([0-9A-Fa-f]{4})|\\+U([0-9A-Fa-f]{8})|\\+x([0-9A-Fa-f]{2})"
+                      r"|\\+([0-7]{2,3})")
+
+
+def views(text: str, words: bool = True) -> Iterator[View]:
+    """Every view of at most `CHUNK` characters that differs from it. `words`: also those that only serve phrases."""
+    budget = GROWTH * len(text) + 64
+    todo = [(text, 0)]
+    seen = {text}
+    while todo:
+        source, depth = todo.pop()
+        for view in _once(source, words):
+            if view.text in seen or not view.text:
+                continue
+            seen.add(view.text)
+            yield view
+            budget -= len(view.text)
+            if budget <= 0:
+                return
+            if depth == 0 and view.kind in ("cleaned", "decoded", "tags"):
+                todo.append((view.text, 1))
+
+
+def clean(text: str) -> str:
+    """NFKC without format characters, marks and fillers, lookalikes read as Latin. `origin` finds places again."""
+    return text if text.isascii() or not _ODD.search(text) else text.translate(_CLEAN)
+
+
+def fold(text: str) -> str:
+    """Cleaned and case-folded, line ends and tabs as blanks: what phrases are looked for in."""
+    if text.isascii():
+        return text.lower().replace("\n", " ").replace("\t", " ")
+    read = text.translate(_FOLD) if _ODD.search(text) else text.casefold()
+    return read.replace("\n", " ").replace("\t", " ")
+
+
+def origin(text: str, start: int, end: int, folded: bool = False) -> tuple[int, int]:
+    """Place `start:end` of `clean(text)` (or `fold(text)`) -> the characters of `text` it was read from."""
+    if text.isascii():
+        return start, end
+    if folded and not _ODD.search(text):
+        ends = list(accumulate(len(c.casefold()) for c in text))
+    elif _ODD.search(text):
+        table = _FOLD if folded else _CLEAN
+        ends = list(accumulate(len(table[ord(c)]) for c in text))
+    else:
+        return start, end
+    return bisect_right(ends, start), bisect_left(ends, end) + 1 if end > start else bisect_right(ends, start)
+
+
+def chunks(text: str) -> Iterator[tuple[int, str]]:
+    """(offset, part): parts of at most `CHUNK` characters that overlap by `REACH`."""
+    if len(text) <= CHUNK:
+        yield 0, text
+        return
+    for at in range(0, len(text) - REACH, CHUNK - REACH):
+        yield at, text[at:at + CHUNK]
+
+
+def seams(texts: Sequence[str], reach: int = REACH // 4) -> Iterator[tuple[str, int]]:
+    """Where texts meet (H16): the last `reach` characters of all before + the first of the next; the place between."""
+    tail = ""
+    for text in texts:
+        if tail and text:
+            head = text[:reach]
+            yield tail + head, len(tail)
+            if tail[-1].isspace() or head[0].isspace():
+                yield tail.rstrip() + head.lstrip(), len(tail.rstrip())
+        tail = (tail + text[-reach:])[-reach:]
+
+
+def joined(case: Case, texts: Sequence[str] | None = None) -> list[list[str]]:
+    """The runs of text that a reader may put together: the user's turns, then everything on trial in order.
+
+    `texts`: what to read instead of the words on trial, one for each (a caller may have blanked parts).
+    """
+    texts = [t for _, t in case.trial()] if texts is None else texts
+    runs = [list(texts)]
+    if case.direction == "input":
+        users = [t for t, m in zip(texts, case.messages, strict=True) if m.role == "user"]
+        runs += [users] if len(users) < len(texts) else []
+    return [run for run in runs if len(run) > 1]
+
+
+def everything(case: Case) -> Iterator[str]:
+    """Every view of everything on trial, folded, seams included: what a phrase is looked for in besides the text."""
+    for _, text in case.trial():
+        for _, part in chunks(text):
+            yield fold(part)
+            yield from (fold(v.text) for v in views(part))
+    for run in joined(case):
+        for seam, _ in seams(run):
+            yield fold(seam)
+            yield from (fold(v.text) for v in views(seam))
+
+
+def _once(text: str, words: bool) -> Iterator[View]:
+    hints = _hints(text)
+    if not text.isascii() and _ODD.search(text):
+        yield View("cleaned", clean(text))
+        if hidden := _hidden(text):
+            yield View("tags", hidden)
+        if re.search("[\u202a-\u202e\u2066-\u2069]", text):
+            yield View("bidi", clean(_visual(text)))
+    if "base64" in hints:
+        for run in _joined(_B64.findall(text), 4):
+            yield View("decoded", run)
+    if "hex" in hints:
+        for found in _HEX.findall(text):
+            packed = re.sub("[ :]", "", found)
+            for k in (0, 1):
+                if read := _text(_unhex(packed[k:])):
+                    yield View("decoded", read)
+    if "percent" in hints:
+        yield View("decoded", unquote_to_bytes(text.encode("utf-8", "replace")).decode("utf-8", "replace"))
+    if "entity" in hints:
+        yield View("decoded", html.unescape(text))
+    if "escape" in hints:
+        yield View("decoded", _ESCAPES.sub(_unescape, text))
+    if not words:
+        return
+    if "plain" in hints:
+        yield View("plain", _MARKS.sub("", text))
+    if "spaced" in hints:
+        yield View("plain", _SPACED.sub(lambda m: m[0].replace(m[1], ""), text))
+    if "leet" in hints:
+        yield View("plain", text.translate(_LEET))
+    yield View("plain", codecs.encode(text, "rot13"))
+    yield View("plain", text[::-1])
+
+
+class _Reading(dict[int, str]):
+    """Code point -> how it reads; filled as characters are met (`str.translate` asks once for each)."""
+
+    def __init__(self, folded: bool) -> None:
+        super().__init__()
+        self.folded = folded
+
+    def __missing__(self, point: int) -> str:
+        if len(self) > 65_536:               # a text with every character of Unicode must not fill the memory
+            self.clear()
+        read = _read(chr(point))
+        self[point] = read.casefold() if self.folded else read
+        return self[point]
+
+
+def _read(char: str) -> str:
+    if char < "\x80":
+        return char
+    if char in LOOKALIKE:
+        return LOOKALIKE[char]
+    if char in _FILLERS or unicodedata.category(char) in ("Cf", "Mn", "Me", "Co", "Cs"):
+        return ""
+    point = ord(char)
+    if 0x1F1E6 <= point <= 0x1F1FF:                     # regional indicators spell letters
+        return chr(point - 0x1F1E6 + 97)
+    parts = unicodedata.normalize("NFKD", char)
+    bare = "".join(c for c in parts if unicodedata.category(c) not in ("Mn", "Me", "Cf") and c not in _FILLERS)
+    return "".join(LOOKALIKE.get(c, c) for c in unicodedata.normalize("NFKC", bare))
+
+
+_CLEAN, _FOLD = _Reading(False), _Reading(True)
+
+
+def _hidden(text: str) -> str:
+    """Bytes in tag characters (U+E0020..7E) and in variation selectors (VS1-16 are 0-15, VS17-256 are 16-255)."""
+    tags = "".join(chr(ord(c) - 0xE0000) for c in text if "\U000E0020" <= c <= "\U000E007E")
+    picks = bytes(ord(c) - 0xFE00 if c <= "\ufe0f" else ord(c) - 0xE0100 + 16 for c in text
+                  if "\ufe00" <= c <= "\ufe0f" or "\U000E0100" <= c <= "\U000E01EF")
+    return tags + (_text(picks) if len(picks) > 2 else "")
+
+
+def _visual(text: str) -> str:
+    """Explicit right-to-left runs turned round, inner first: what the eye reads of `RLO ... PDF`."""
+    stack: list[tuple[bool, list[str]]] = [(False, [])]
+    for char in text:
+        if char in "\u202d\u202e\u202a\u202b\u2066\u2067\u2068":
+            stack.append((char in "\u202e\u202b\u2067", []))
+        elif char in "\u202c\u2069" and len(stack) > 1:
+            turned, run = stack.pop()
+            stack[-1][1].append("".join(run)[::-1] if turned else "".join(run))
+        else:
+            stack[-1][1].append(char)
+    while len(stack) > 1:
+        turned, run = stack.pop()
+        stack[-1][1].append("".join(run)[::-1] if turned else "".join(run))
+    return "".join(stack[0][1])
+
+
+def _joined(runs: list[str], phases: int) -> Iterator[str]:
+    """Base64 runs decoded at every phase (a chunk may begin inside one), and all runs put together."""
+    if len(runs) > 1:
+        runs = [*runs, "".join(runs)]
+    for run in runs:
+        body = run.rstrip("=").replace("-", "+").replace("_", "/")
+        for k in range(phases):
+            part = body[k:]
+            part = part[:len(part) - 1] if len(part) % 4 == 1 else part
+            try:
+                data = base64.b64decode(part + "=" * (-len(part) % 4))
+            except (binascii.Error, ValueError):
+                continue
+            if read := _text(data):
+                yield read
+
+
+def _text(data: bytes) -> str:
+    """Bytes as text if they look like text: at most one in eight characters is not printable."""
+    for encoding in ("utf-8", "utf-16-le") if data[1:2] == b"\0" else ("utf-8",):
+        read = data.decode(encoding, "replace")
+        if read and len(_BINARY.findall(read)) * 8 <= len(read):
+            return read
+    return ""
+
+
+_BINARY = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
+
+
+def _unhex(packed: str) -> bytes:
+    return bytes.fromhex(packed[:len(packed) // 2 * 2])
+
+
+def _unescape(m: re.Match[str]) -> str:
+    point = int(m[5], 8) if m[5] else int(m[1] or m[2] or m[3] or m[4], 16)
+    return chr(point) if point < 0x110000 else ""
+
+
+def _hints(text: str) -> set[str]:
+    found: set[int] = set()
+    _hint_db().scan(text.encode("latin-1", "replace"), match_event_handler=lambda i, *_: found.add(i))
+    return {name for i, name in enumerate(_HINTS) if i in found}
+
+
+@lru_cache(maxsize=1)
+def _hint_db() -> hyperscan.Database:
+    db = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    db.compile(expressions=[p.encode() for p in _HINTS.values()], ids=list(range(len(_HINTS))),
+               elements=len(_HINTS), flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(_HINTS))
+    return db

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firewall.errors import GuardDown, Mistakes
+from firewall.guards.detectors import DETECTORS, luhn, mod97
+from firewall.guards.guard import Guard
+from firewall.guards.patterns import WIDEST, Patterns, width
+from firewall.policy import PolicySet, load
+from firewall.verdict import Verdict, decide
+
+from ..conftest import ROOT
+from .cases import SET, asked, detecting, said
+
+EXAMPLES = {        # made up or published as samples; none opens anything
+    "email": ["joe.b+x@example.com", "ann_lee@mail.example.co.uk"],
+    "phone": ["+1 415 555 2671", "(415) 555-2671", "415-555-2671", "+49 30 901820"],
+    "credit-card": ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005"],
+    "iban": ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "NO9386011117947"],
+    "us-ssn": ["123-45-6789"],
+    "aws-key": ["AKIAIOSFODNN7EXAMPLE"],
+    "github-token": ["ghp_" + "a1B2" * 9, "github_pat_" + "11ABCDEFG0" * 5],
+    "slack-token": ["xoxb-123456789012-abcdefGHIJ"],
+    "openai-key": ["sk-proj-abcdefghijklmnopqrst_-XY"],
+    "anthropic-key": ["sk-ant-api03-abcdefghijklmnopqrst"],
+    "google-key": ["AIza" + "SyA-1_bcde" * 3 + "12345"],
+    "private-key": ["-----BEGIN RSA PRIVATE KEY-----\nMIIB\nAAAA\n-----END RSA PRIVATE KEY-----"],
+    "jwt": ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc_def-ghi"],
+    "generic-api-key": ["a8f5f167f44f4964e6c998dee827110c"],
+}
+PAIRS = [(n, t) for n, texts in EXAMPLES.items() for t in texts]
+GUARD = Patterns()          # compiled sets are kept
+
+
+def found(text: str, policies: PolicySet) -> list[str]:
+    verdict = GUARD.known(asked(text, policies=policies))
+    assert verdict is not None
+    return [text[s.start:s.end] for f in verdict.findings for s in f.spans]
+
+
+def around(name: str, text: str) -> str:
+    return f'api_key = "{text}"' if name == "generic-api-key" else f"see {text} ok"
+
+
+def test_it_is_a_guard_and_every_detector_has_examples() -> None:
+    assert isinstance(Patterns(), Guard) and set(EXAMPLES) == set(DETECTORS)
+
+
+@pytest.mark.parametrize(("name", "text"), PAIRS)
+def test_found_with_exact_places(name: str, text: str) -> None:
+    policies = detecting(name)
+    assert found(around(name, text), policies) == [text]
+    assert found("é世" + around(name, text) + "世", policies) == [text]
+    verdict = GUARD.known(asked(around(name, text), policies=policies))
+    assert verdict is not None and decide([verdict], policies).action == "redact"
+
+
+INNOCENT = {
+    "credit-card": ["4111 1111 1111 1112", "1234 5678 9012 3456"], "iban": ["GB82 WEST 1234 5698 7654 33"],
+    "us-ssn": ["000-12-3456", "123-45-67890", "5-123-45-6789"], "email": ["a@b", "@joe.com"],
+    "aws-key": ["XAKIAIOSFODNN7EXAMPLE"], "jwt": ["eyJhbGciOi.nothing", "eyJabcdefghijk.abcdefghijk.xyz"],
+    "generic-api-key": ["api_key = os.environ['THE_KEY_OF_ALL_KEYS']", "the key to success: patience",
+                        "api_key = your_api_key_goes_here_123"],
+    "openai-key": ["sk-ant-api03-abcdefghijklmnopqrst"], "google-key": ["AIzaTooShort"], "slack-token": ["foxoxb-123"],
+    "phone": ["version 1.2.3, 2024-01-02", "1234567890123456789"], "private-key": ["-----BEGIN PUBLIC KEY-----"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in INNOCENT.items() for t in texts])
+def test_lookalikes_are_left_alone(name: str, text: str) -> None:
+    assert found(f"see {text} ok", detecting(name)) == []
+
+
+def test_checks() -> None:
+    assert luhn("4111-1111-1111-1111") and not luhn("4111") and not luhn("0000 0000 0000 0000")
+    assert mod97("GB82WEST12345698765432") and not mod97("GB82WEST12345698765431") and not mod97("é" * 20)
+
+
+def test_a_detector_is_off_unless_a_policy_names_it() -> None:
+    assert found("joe@example.com", SET) == [] and found("joe@example.com", detecting("iban")) == []
+
+
+def test_the_rule_is_the_one_that_mentions_it() -> None:
+    policies = detecting("email", "us-ssn", rules="- Names people.\n- Gives an email address.\n")
+    verdict = GUARD.known(asked("joe@example.com 123-45-6789", policies=policies))
+    assert verdict is not None
+    assert [(f.rule, f.score) for f in verdict.findings] == [("pii/1", 1.0), ("pii/2", 1.0)]
+
+
+def test_mistakes_name_the_nearest() -> None:
+    with pytest.raises(Mistakes) as e:
+        Patterns.check(detecting("emial", "phrase: ", "phrase:" + "x" * 300))
+    assert len(e.value.lines) == 3
+    assert "'emial'; did you mean 'email'?" in e.value.lines[0] and "us-ssn" in e.value.lines[0]
+
+
+async def test_an_unknown_detector_never_passes() -> None:
+    with pytest.raises(GuardDown):
+        await Patterns().judge(asked("x", policies=detecting("nope")))
+
+
+def test_every_pattern_is_bounded() -> None:
+    assert all(width(t) <= WIDEST for d in DETECTORS.values() for t in d.triggers)
+    assert width("a+") > WIDEST
+
+
+def test_the_shipped_policies_compile() -> None:
+    Patterns.check(load(ROOT / "policies"))
+
+
+@pytest.mark.parametrize("text", ["about project zebra", "PROJECT\u00a0ZEBRA!", "the project\nzebra",
+                                  "pro\u200bject zeb\u00adra", "ｐｒｏｊｅｃｔ zebra",
+                                  "рrоjесt zеbrа"])
+def test_phrases_are_literal_and_folded_with_places(text: str) -> None:
+    [hit] = found(text, detecting("phrase:Project Zebra"))
+    assert len(hit) >= len("project zebra")
+
+
+@pytest.mark.parametrize("text", [
+    "cHJvamVjdCB6ZWJyYQ== is it", "70726f6a656374207a65627261", "project%20zebra", "&#112;roject zebra",
+    "p**roj**ect ze_br_a", "\\u0070roject zebra", "p.r.o.j.e.c.t z.e.b.r.a", "pr0j3ct z3bra", "cebwrpg mroen",
+    "arbez tcejorp", "\u202earbez tcejorp\u202c", "".join(chr(0xE0000 + ord(c)) for c in "project zebra"),
+    "Y0hKdmFtVmpkQ0I2WldKeVlRPT0=",
+])
+def test_what_is_found_in_a_view_only_has_no_place_and_blocks(text: str) -> None:
+    policies = detecting("phrase:project zebra", "aws-key")
+    verdict = GUARD.known(asked(f"read {text} now", policies=policies))
+    assert verdict is not None
+    [finding] = verdict.findings
+    assert finding.spans == () and decide([verdict], policies).action == "block"
+
+
+def test_halves_in_two_messages_are_joined() -> None:
+    policies = detecting("phrase:project zebra", "aws-key")
+    guard = GUARD
+    for texts in (("tell me about pro", "ject zebra"), ("AKIAIOSF", "ODNN7EXAMPLE"), ("project", " zebra")):
+        verdict = guard.known(asked(*texts, policies=policies))
+        assert verdict is not None and verdict.findings and verdict.findings[0].spans == ()
+    split = guard.known(asked("pro", "no", "ject zebra", policies=policies, roles="user,assistant,user"))
+    assert split is not None and split.findings
+
+
+def test_a_hit_in_place_is_not_reported_again_by_a_view() -> None:
+    policies = detecting("phrase:project zebra", "email")
+    text = "**project zebra** is run by joe_b@example.com"
+    verdict = GUARD.known(asked(text, "and more", policies=policies))
+    assert verdict is not None and len(verdict.findings[0].spans) == 2
+    hidden = GUARD.known(asked(text + " arbez tcejorp", policies=policies))
+    assert hidden is not None and hidden.findings[0].spans == ()        # a second, hidden one must not leave
+
+
+@given(st.sampled_from(PAIRS), st.integers(0, 80), st.text(st.sampled_from(list("ab 1-.@é")), max_size=12))
+@settings(max_examples=150)
+def test_no_beginning_of_a_match_is_vouched_for(pair: tuple[str, str], cut: int, before: str) -> None:
+    name, text = pair
+    policies = detecting(name)
+    whole = before + " " + around(name, text) + " and then more"
+    verdict = GUARD.known(said(whole[:cut], policies=policies))
+    assert verdict is not None
+    cleared = dict(verdict.unsure).get("a", cut)
+    final = GUARD.known(said(whole, whole=True, policies=policies))
+    assert final is not None
+    told = {s for f in verdict.findings for s in f.spans}
+    for finding in final.findings:
+        for span in finding.spans:
+            if span.start < min(cut, len(whole)):
+                assert cleared <= span.start or any(t.start <= span.start and t.end <= span.end for t in told)
+
+
+@given(st.integers(0, 30), st.sampled_from(["project zebra", "größe", "zzz"]))
+def test_no_beginning_of_a_phrase_is_vouched_for(cut: int, phrase: str) -> None:
+    whole = "z the " + phrase + " end"
+    verdict = GUARD.known(said(whole[:cut], policies=detecting(f"phrase:{phrase}")))
+    assert verdict is not None
+    start = whole.index(phrase)
+    cleared = dict(verdict.unsure).get("a", min(cut, len(whole)))
+    if start < cut < start + len(phrase):
+        assert cleared <= start
+    elif cut >= start + len(phrase):
+        assert verdict.findings
+
+
+def test_ordinary_text_is_vouched_for_but_its_last_word() -> None:
+    policies = detecting(*DETECTORS)
+    text = "The quick brown fox jumps over the lazy dog and keeps runn"
+    verdict = GUARD.known(said(text, policies=policies))
+    assert verdict is not None and dict(verdict.unsure)["a"] >= len(text) - 5
+    assert GUARD.known(said(text, whole=True, policies=policies)).unsure == ()        # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("where", [0, 16_000, 16_384 - 5, 15_360 - 3, 100_000, 199_980])
+async def test_long_texts_are_searched_everywhere(where: int) -> None:
+    text = "x " * 100_000
+    text = text[:where] + " AKIAIOSFODNN7EXAMPLE " + text[where:]
+    guard = Patterns()
+    case = asked(text, policies=detecting("aws-key"))
+    assert guard.known(case) is None                                    # too long to be judged between two frames
+    [finding] = (await guard.judge(case)).findings
+    assert [text[s.start:s.end] for s in finding.spans] == ["AKIAIOSFODNN7EXAMPLE"]
+
+
+@pytest.mark.parametrize("unit", ["\ufdfa", "@a", "4234 ", "eyJ-", "DE12 ", "a", "QUJD", "api_key=", "1a@b.cc "])
+async def test_hostile_texts_take_bounded_time_and_leave_the_loop_alive(unit: str) -> None:
+    text = unit * (150_000 // len(unit))
+    lag: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            lag.append(time.perf_counter() - began)
+    watcher = asyncio.create_task(watch())
+    began = time.perf_counter()
+    verdict = await Patterns().judge(asked(text, policies=detecting(*DETECTORS, "phrase:project zebra")))
+    took = time.perf_counter() - began
+    watcher.cancel()
+    assert isinstance(verdict, Verdict)
+    assert took < 5 and max(lag, default=0) < 0.6                       # generous: the machine is shared
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_judged(text: str) -> None:
+    policies = detecting(*DETECTORS, "phrase:zebra")
+    for case in (asked(text, policies=policies), said(text, policies=policies)):
+        verdict = GUARD.known(case)
+        assert verdict is not None
+        for f in verdict.findings:
+            for s in f.spans:
+                assert 0 <= s.start < s.end <= len(text)
+
+
+@given(st.text(st.sampled_from(list("z\u200be\u00adbraß ｚ\u0301а")), max_size=30))
+def test_places_in_the_cleaned_text_point_back(text: str) -> None:
+    from firewall.guards.views import fold, origin
+    folded = fold(text)
+    for m in re.finditer("zebra|ss", folded):
+        start, end = origin(text, *m.span(), folded=True)
+        assert m[0] in fold(text[start:end])
