@@ -19,6 +19,8 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--bench", type=Path, help="evaluate: folder of test files")
     parser.add_argument("--json", type=Path, help="evaluate: write the table here")
+    parser.add_argument("--files", default="", help="evaluate: only these files (names, commas)")
+    parser.add_argument("--cosine", action="store_true", help="evaluate: the base encoder's plain cosine instead")
     parser.add_argument("--limit", type=int, default=0, help="evaluate: at most this many rows a file")
     args = parser.parse_args(argv)
     steps = [w for w in args.words if not w.endswith(".toml")]
@@ -86,4 +88,5 @@ def _step(step: str, recipe: dict[str, Any], args: argparse.Namespace) -> None:
     else:
         from trainer.encoder.bench import table
 
-        table(args.bench or Path(recipe["shared"]) / "bench", args.json, args.limit)
+        table(args.bench or Path(recipe["shared"]) / "bench", args.json, args.limit, args.files,
+              recipe["base"] if args.cosine else "")

@@ -1,4 +1,4 @@
-"""Measurements: AUROC, F1, recall and FPR of held-out items by source, with the controls that show the policy is read."""
+"""AUROC of held-out items by source while training, with the control that shows the policy is read."""
 
 from __future__ import annotations
 

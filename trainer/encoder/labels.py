@@ -17,7 +17,8 @@ _SPEECH = ("hate", "harassment", "misinformation", "violence")
 _BODY = ("sexual-content", "minors", "trafficking", "privacy", "harassment")
 _MODEL = ("prompt-injection", "jailbreak", "system-prompt-leakage", "secrets")
 _DATA = ("personal-data", "privacy", "secrets", "harassment", "espionage")
-_GROUPS = (_CRIME, _FORCE, _SPEECH, _BODY, _MODEL, _DATA, ("professional-advice", "misinformation", "self-harm", "drugs"))
+_ADVICE = ("professional-advice", "misinformation", "self-harm", "drugs")
+_GROUPS = (_CRIME, _FORCE, _SPEECH, _BODY, _MODEL, _DATA, _ADVICE)
 CLEAN: dict[str, tuple[str, ...]] = {}
 for _group in _GROUPS:
     for _name in _group:

@@ -81,7 +81,7 @@ class Head(nn.Module):
             logits [B,P,S] and attention over tokens [B,P*S,T].
         """
         b, p, s = index.shape
-        h, d, n = tokens.shape[-1], self.width, p * s
+        d, n = self.width, p * s
         flat, live, kind = index.reshape(b, n), role >= 0, role.clamp(min=0)
         weight = judged.unsqueeze(-1).to(tokens.dtype)
         mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1.0)

@@ -1,0 +1,176 @@
+"""Scores of the int8 graphs -> probabilities where 0.5 is the shipped operating point. Held-out data only.
+
+Two calibrations. *General* (custom, edited and ad hoc policies): Platt scaling (Platt 1999) with both classes weighing
+the same, on held-out rows under their own policies. *Per shipped policy and direction*: the same slope, and a threshold
+above that policy's innocent scores: mean + k deviations of its upper tail over natural traffic, where one k for all is
+the smallest that keeps the *total* false positives of the enabled policies at `TARGET` of the natural traffic, unless
+the held-out contrast pairs (violating text against innocent text of the same form) ask for a higher one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firewall.guards.encoder.engine import Engine
+from firewall.guards.encoder.plan import Plan, compile, digest
+from firewall.guards.encoder.rules import segments
+from firewall.policy import Policy, load
+from trainer.encoder.data import Book, Item
+from trainer.encoder.evaluate import auroc
+from trainer.encoder.export import ASSETS, GRAPHS, sha256
+from trainer.encoder.train import corpus
+
+TARGET = 0.02
+TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
+GOOD = 0.93             # held-out AUROC from which a policy may stand alone in a cascade
+FLAT: dict[str, Any] = {"default": [1.0, 0.0]}
+
+
+def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
+    """Writes `calibration`, `validated`, held-out figures and file hashes into `assets/card.json`; returns the card."""
+    card = json.loads((assets / "card.json").read_text("utf-8"))
+    engine = Engine(assets)
+    _, held, benign, book = corpus(recipe)
+    natural = benign + [i for i in held if i.source.startswith("benign_") and i.clean]
+    folder = Path(recipe["policies"])
+    shipped = load(folder, enable=book.shipped)
+    plan = compile(shipped.policies, engine.code, FLAT)
+    own = [i for i in held if i.source.startswith("own/")]
+    others = [i for i in held if not i.source.startswith("own/")]
+    slope, shift, general = _general(engine, others, book)
+
+    scored = {way: _matrix(engine, [i for i in natural if i.way == way], plan) for way in (0, 1)}
+    pairs = [(i, _best(engine, i, plan)) for i in own]
+    owner = [shipped.owner[r].id for r in plan.rules]
+    names = list(book.shipped)
+    enabled = np.array([n in book.enabled for n in names])
+    tails = {way: _tails(_by_policy(m, owner, names)) for way, m in scored.items()}
+
+    def wrong(k: float) -> tuple[float, float, float]:
+        """(false positives on natural traffic, misses, false positives on matched innocents)."""
+        natural_fp = [(_by_policy(scored[w], owner, names)[:, enabled] > _cut(tails[w], k)[enabled]).any(1)
+                      for w in (0, 1)]
+        miss, fp = [], []
+        for item, z in pairs:
+            over = _by_policy(z[None], owner, names)[0] > _cut(tails[item.way], k)
+            hit = [names.index(a.policy) for a in item.asks if a.label]
+            if hit:
+                miss.append(not over[hit].any())
+            else:
+                fp.append(over[enabled].any() or any(over[names.index(a.policy)] for a in item.asks))
+        return float(np.concatenate(natural_fp).mean()), float(np.mean(miss)), float(np.mean(fp))
+
+    grid = np.arange(-1.0, 6.01, 0.1)
+    table = {round(float(k), 2): wrong(k) for k in grid}
+    allowed = [k for k, (fp, _, _) in table.items() if fp <= TARGET] or [max(table)]
+    best = min(allowed, key=lambda k: (table[k][1] + 1.2 * table[k][2], k))
+    policies: dict[str, Any] = {}
+    for n, name in enumerate(names):
+        entry: dict[str, Any] = {"slots": digest(segments(shipped.owner[name]))}
+        for way, word in ((0, "input"), (1, "output")):
+            cut = float(_cut(tails[way], best)[n])
+            entry[word] = [round(slope, 4), round(-slope * cut, 4)]
+        policies[name] = entry
+    each = _policy_auroc(pairs, owner, names)
+    card["calibration"] = {"default": [round(slope, 4), round(shift, 4)], "policies": policies}
+    card["validated"] = sorted(n for n, v in each.items() if v is not None and v >= GOOD)
+    fp, miss, near = table[best]
+    card["held_out"] = {
+        "general": general, "policies_auroc": each, "k": best,
+        "natural_texts": int(sum(len(m) for m in scored.values())),
+        "natural_false_positives": round(fp, 4), "contrast_missed": round(miss, 4),
+        "contrast_innocent_flagged": round(near, 4), "contrast_texts": len(pairs)}
+    card["sha256"] = {name: sha256(assets / name) for name in (*GRAPHS, "tokenizer.json")}
+    (assets / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    print(json.dumps(card["held_out"]))
+    return card
+
+
+def _best(engine: Engine, item: Item, plan: Plan) -> NDArray[np.float32]:
+    """The highest logit of each rule over an item's windows."""
+    return np.max([engine.logits(text, about, item.way, plan) for text, about in item.texts], axis=0)
+
+
+def _matrix(engine: Engine, items: list[Item], plan: Plan) -> NDArray[np.float32]:
+    rows = [_best(engine, i, plan) for i in items]
+    return np.stack(rows) if rows else np.zeros((0, len(plan.rules)), np.float32)
+
+
+def _by_policy(z: NDArray[np.float32], owner: list[str], names: list[str]) -> NDArray[np.float32]:
+    """[N,R] -> [N,policies]: each policy's highest rule."""
+    where = np.array(owner)
+    return np.stack([z[:, where == n].max(1) for n in names], 1)
+
+
+def _tails(z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation of each policy's upper tail, drawn towards the mean over policies (few texts each)."""
+    top = np.sort(z, 0)[-max(3, int(len(z) * TAIL)):]
+    mean, spread = top.mean(0), top.std(0)
+    return 0.85 * mean + 0.15 * mean.mean(), 0.5 * spread + 0.5 * spread.mean()
+
+
+def _cut(tail: tuple[NDArray[np.float32], NDArray[np.float32]], k: float) -> NDArray[np.float32]:
+    return tail[0] + k * tail[1]
+
+
+def _general(engine: Engine, items: list[Item], book: Book) -> tuple[float, float, dict[str, Any]]:
+    """Slope and shift for any policy, and AUROC by source (int8)."""
+    groups: dict[str, list[tuple[float, int]]] = {}
+    for item in items:
+        for ask in item.asks:
+            if ask.label < 0 or ask.policy in book.shipped:
+                continue
+            plan = _adhoc(ask.policy, book, engine.code)
+            groups.setdefault(item.source, []).append((float(_best(engine, item, plan).max()), ask.label))
+    z = np.array([v for g in groups.values() for v, _ in g])
+    y = np.array([v for g in groups.values() for _, v in g])
+    slope, shift = platt(z, y)
+    table = {k: _round(auroc(np.array([a for a, _ in g]), np.array([b for _, b in g]))) for k, g in groups.items()}
+    return slope, shift, table
+
+
+def _adhoc(key: str, book: Book, encode: Callable[[str], NDArray[np.float32]]) -> Plan:
+    """The plan of an ad hoc policy of the book (derived ones have no text of their own, only slots)."""
+    return compile([Policy("adhoc", "adhoc", ())], encode, FLAT, lambda _: book.slots[key])
+
+
+def platt(z: NDArray[np.float64], y: NDArray[np.int64], steps: int = 200) -> tuple[float, float]:
+    """Balanced logistic fit p(y=1) = sigmoid(a z + b) by Newton's method; a is kept positive."""
+    w = np.where(y == 1, 0.5 / max(1, y.sum()), 0.5 / max(1, (1 - y).sum()))
+    a, b = 1.0, 0.0
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(a * z + b, -30, 30)))
+        g = w * (p - y)
+        h = w * p * (1 - p) + 1e-9
+        grad = np.array([(g * z).sum() + 1e-4 * (a - 1), g.sum()])
+        hess = np.array([[(h * z * z).sum() + 1e-4, (h * z).sum()], [(h * z).sum(), h.sum()]])
+        step = np.linalg.solve(hess, grad)
+        a, b = a - step[0], b - step[1]
+        if np.abs(step).max() < 1e-7:
+            break
+    return float(max(a, 0.05)), float(b)
+
+
+def _policy_auroc(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str]
+                  ) -> dict[str, float | None]:
+    """Per policy: its violating held-out examples against all others that do not violate it."""
+    out: dict[str, float | None] = {}
+    for n, name in enumerate(names):
+        scores, labels = [], []
+        for item, z in pairs:
+            hit = {a.policy for a in item.asks if a.label}
+            if name in hit or name in item.clean or any(a.policy == name for a in item.asks):
+                scores.append(float(_by_policy(z[None], owner, names)[0, n]))
+                labels.append(int(name in hit))
+        out[name] = _round(auroc(np.array(scores), np.array(labels)))
+    return out
+
+
+def _round(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 4)
