@@ -1,8 +1,8 @@
 """How a policy becomes what the encoder reads: slots. Training and serving both call `segments`.
 
 A slot is one sentence with a role. `violates` slots are scored, and each belongs to one rule id; `allowed` slots
-(allowed lines, exceptions, allow-lists) can only lower the score of their own policy; `scope` slots say what the policy
-is about. The encoder sees a policy as a *set* of slots, so that the order of rules and policies cannot change a verdict.
+(allowed lines, exceptions, allow-lists) speak for or against the rules of their own policy; `scope` slots say what the
+policy is about. A policy is a *set* of slots: the order of rules and policies cannot change a verdict.
 
 Policies written as plain prose ("Allow billing questions; flag everything else") are split into sentences, and each
 sentence gets its role from its verbs. The split is deterministic and costs nothing at run time (slots are cached).
@@ -19,15 +19,17 @@ VIOLATES, ALLOWED, SCOPE = 0, 1, 2
 MAX_SLOTS = 40          # of one role in one policy; the rest of a longer policy is given in further groups
 
 _HEADER = re.compile(r"\s*\[([^\][]{2,90})\]\s*$")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|;\s+(?=(?:flag|block|reject|refuse|deny|everything|all other)\b)")
+_SENTENCE = re.compile(
+    r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|;\s+(?=(?:flag|block|reject|refuse|deny|everything|all other)\b)")
 _DENY = re.compile(
-    r"\b(?:not|never)\s+(?:be\s+)?(?:allowed|permitted|acceptable|in scope)\b|\b(?:must|do|may|should|shall|can)\s?not\b"
-    r"|\bdon't\b|\bnever\b|\bprohibit|\bforbid|\bforbidden\b|\bbanned?\b|\bflag\b|\bviolat|\bout of scope\b|\bblock\b"
+    r"\b(?:not|never)\s+(?:be\s+)?(?:allowed|permitted|acceptable|in scope)\b"
+    r"|\b(?:must|do|may|should|shall|can)\s?not\b"
+    r"|\bdon't\b|\bnever\b|\bprohibit|\bforbid|\bbanned?\b|\bflag\b|\bviolat|\bout of scope\b|\bblock\b"
     r"|\brefuse\b|\breject\b|\bdisallow|\boff[- ]limits\b", re.I)
 _ALLOW = re.compile(
     r"\ballow(?:ed|s)?\b|\bpermit(?:ted|s)?\b|\bacceptable\b|\bwelcome\b|\bin scope\b|\b(?:is|are) (?:fine|ok|okay)\b"
-    r"|\bserves? only\b|\bonly (?:serves?|answers?|helps?|handles?|covers?|discusses)\b|^exceptions?\b|\bexcept(?:ion)?:"
-    r"|\bmay\b", re.I)
+    r"|\bserves? only\b|\bonly (?:serves?|answers?|helps?|handles?|covers?|discusses)\b"
+    r"|^exceptions?\b|\bexcept(?:ion)?:|\bmay\b", re.I)
 
 
 class Slot(NamedTuple):

@@ -1,0 +1,133 @@
+"""Worker threads for model calls: one window a call, cases in turn, a bounded line.
+
+onnxruntime releases the GIL, so plain threads use the cores. Each worker takes one window of the case at the head of
+the line and puts the case at its end: a document of a thousand windows delays a short question by one window a worker.
+
+Windows are never put into one batch. With dynamic int8 the scale of the activations is taken over the whole batch, so
+a window's score would depend on its neighbours: on other people's text, and on whether the answer streamed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from firewall.errors import GuardDown
+
+Job = Callable[[], Any]
+
+
+class _Work:
+    """The windows of one case: which are still to start, and what the finished ones gave."""
+
+    def __init__(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
+        self.jobs, self.loop = jobs, loop
+        self.done: asyncio.Future[list[Any]] = loop.create_future()
+        self.results: list[Any] = [None] * len(jobs)
+        self.next, self.left = 0, len(jobs)
+        self.dropped = False
+
+
+class Pool:
+    """`threads` workers; at most `room` windows may wait when a case arrives."""
+
+    def __init__(self, threads: int, room: int, name: str = "guard") -> None:
+        self.threads, self.room, self.name = threads, room, name
+        self.waiting = 0
+        self._line: deque[_Work] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._workers: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self._closed = False
+        self._workers = [threading.Thread(target=self._work, name=f"{self.name}-{i}", daemon=True)
+                         for i in range(self.threads)]
+        for worker in self._workers:
+            worker.start()
+
+    def close(self) -> None:
+        """Ends the workers after their current window; waiting cases fail with `GuardDown`."""
+        with self._wake:
+            self._closed = True
+            line, self.waiting = list(self._line), 0
+            self._line.clear()
+            self._wake.notify_all()
+        for work in line:
+            work.dropped = True
+            self._tell(work, GuardDown("guard_closed", "the embedded guard was closed"))
+        for worker in self._workers:
+            worker.join()
+        self._workers = []
+
+    async def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Results of all jobs, in order. Cancelling it drops the jobs that did not start.
+
+        Raises:
+            GuardDown: `guard_overloaded` when too many windows wait already; `guard_closed`.
+        """
+        if not jobs:
+            return []
+        work = _Work(jobs, asyncio.get_running_loop())
+        with self._wake:
+            if self._closed or not self._workers:
+                raise GuardDown("guard_closed", "the embedded guard is not running")
+            if self.waiting >= self.room:
+                raise GuardDown("guard_overloaded", f"queue full: {self.waiting} windows wait already")
+            self.waiting += len(jobs)
+            self._line.append(work)
+            self._wake.notify(min(len(jobs), self.threads))
+        try:
+            return await work.done
+        finally:
+            if work.left and not work.dropped:
+                self._drop(work)
+
+    def _drop(self, work: _Work) -> None:
+        with self._wake:
+            if not work.dropped:
+                work.dropped = True
+                if work in self._line:
+                    self._line.remove(work)
+                    self.waiting -= len(work.jobs) - work.next
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not self._line and not self._closed:
+                    self._wake.wait()
+                if self._closed:
+                    return
+                work = self._line.popleft()
+                at = work.next
+                work.next += 1
+                self.waiting -= 1
+                if work.next < len(work.jobs):
+                    self._line.append(work)
+            try:
+                work.results[at] = work.jobs[at]()
+            except BaseException as e:      # any failure of a model call is the guard's, never a pass
+                self._drop(work)
+                self._tell(work, GuardDown("guard_crashed", f"the embedded guard raised {type(e).__name__}"))
+                continue
+            with self._wake:
+                work.left -= 1
+                last = work.left == 0
+            if last:
+                self._tell(work, None)
+
+    @staticmethod
+    def _tell(work: _Work, error: GuardDown | None) -> None:
+        def settle() -> None:
+            if not work.done.done():
+                if error is None:
+                    work.done.set_result(work.results)
+                else:
+                    work.done.set_exception(error)
+        try:
+            work.loop.call_soon_threadsafe(settle)
+        except RuntimeError:                # the loop is closed: nobody is waiting
+            pass

@@ -1,0 +1,208 @@
+"""`EncoderGuard`: the embedded default. Reads the policy text, judges in milliseconds on a CPU, needs no torch.
+
+Texts are judged in canonical windows (`windows.py`), each alone. On a partial case only complete windows may produce
+findings; the growing tail is judged too, and when it looks bad it is named in `unsure`, so that the gate holds it back
+until the window completes or the answer ends. The verdict over a whole text is therefore the same whether it streamed
+or not, and a finding never goes away when more text arrives.
+
+A text in disguise (zero-width characters, full-width letters, lookalikes) is judged twice: as it stands, and as it
+reads (`guards.views.clean`). Window scores are remembered by tenant, text and plan, so that a growing answer costs only
+its new windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from firewall.case import Case
+from firewall.errors import GuardDown, Mistakes
+from firewall.guards.encoder.engine import Engine, Scores
+from firewall.guards.encoder.plan import Plan, compile
+from firewall.guards.encoder.pool import Pool
+from firewall.guards.encoder.windows import SIZE, context, windows
+from firewall.guards.views import clean, origin
+from firewall.policy import PolicySet
+from firewall.verdict import Finding, Span, Verdict
+
+ASSETS = Path(__file__).parent / "assets"
+PLANS = 64
+CODE = ("rules.py", "windows.py", "plan.py", "engine.py")
+
+
+class Piece(NamedTuple):
+    """One window on trial. `start` is in the view's text; `view` is "" (as it stands) or "clean"."""
+
+    channel: str
+    start: int
+    text: str
+    final: bool             # it cannot change any more: findings count
+    view: str
+
+
+class EncoderGuard:
+    """The policy-conditioned encoder on onnxruntime.
+
+    Args:
+        assets: folder with encoder.onnx, rules.onnx, head.onnx, tokenizer.json and card.json.
+        threads: worker threads; each runs one window at a time on one core.
+        queue: windows that may wait when a case arrives; beyond it `GuardDown("guard_overloaded")`.
+        memory: window scores remembered.
+    """
+
+    def __init__(self, assets: Path = ASSETS, *, threads: int = 1, queue: int = 256, memory: int = 8192,
+                 name: str = "embedded") -> None:
+        self.assets, self.memory, self.name = assets, memory, name
+        self._pool = Pool(max(1, threads), queue, name)
+        self._engine: Engine | None = None
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, str, str, str], Scores] = OrderedDict()
+        self._print = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights, their calibration and the code that cuts texts and policies."""
+        if not self._print:
+            digest = hashlib.sha256()
+            for path in (self.assets / "card.json", *(Path(__file__).parent / name for name in CODE)):
+                digest.update(path.read_bytes() if path.exists() else b"?")
+            self._print = f"encoder-{digest.hexdigest()[:16]}"
+        return self._print
+
+    @property
+    def validated(self) -> frozenset[str]:
+        """Ids of shipped policies whose scores were good enough on held-out data to stand alone in a cascade."""
+        return frozenset(self._engine.card.get("validated", ())) if self._engine else frozenset()
+
+    async def start(self) -> None:
+        """Loads the graphs (well under a second). Raises `Mistakes` when the assets are missing or broken."""
+        if self._engine is None:
+            try:
+                self._engine = await asyncio.to_thread(Engine, self.assets)
+            except Exception as e:
+                raise Mistakes([f"{self.assets}: the embedded guard cannot load ({type(e).__name__}); reinstall the "
+                                "package, or make the weights with `python -m trainer encoder`"]) from None
+        self._pool.start()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.close)
+        self._engine = None
+
+    def ready(self) -> str:
+        return "" if self._engine else f"guard {self.name} is not loaded"
+
+    def known(self, case: Case) -> Verdict | None:
+        """A verdict made of remembered windows only, or None."""
+        plan = self._plans.get(case.policies.digest)
+        if self._engine is None or plan is None:
+            return None
+        began = time.perf_counter()
+        about = _context(case)
+        found = []
+        for piece in pieces(case):
+            if (scores := self._kept.get(self._key(case, about, piece))) is None:
+                return None
+            found.append((piece, scores))
+        return self._verdict(case, plan, found, began, 0)
+
+    async def judge(self, case: Case) -> Verdict:
+        if self._engine is None:
+            raise GuardDown("guard_closed", f"guard {self.name} is not loaded")
+        began = time.perf_counter()
+        if not len(case.policies):
+            return Verdict(self.name, path=(self.name,))
+        plan = await self._plan(case.policies)
+        about, way = _context(case), int(case.direction == "output")
+        todo: dict[tuple[str, int, str, str, str], str] = {}
+        hand: list[tuple[Piece, tuple[str, int, str, str, str]]] = []
+        scores: dict[tuple[str, int, str, str, str], Scores] = {}
+        for piece in pieces(case):
+            key = self._key(case, about, piece)
+            hand.append((piece, key))
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                scores[key] = kept
+            else:
+                todo[key] = piece.text
+        jobs = [partial(self._engine.score, text, about, way, plan) for text in todo.values()]
+        for key, new in zip(todo, await self._pool.run(jobs), strict=True):
+            scores[key] = self._kept[key] = new
+        while len(self._kept) > self.memory:
+            self._kept.popitem(last=False)
+        tokens = sum(scores[key].tokens for key in todo)
+        return self._verdict(case, plan, [(piece, scores[key]) for piece, key in hand], began, tokens)
+
+    async def _plan(self, policies: PolicySet) -> Plan:
+        plan = self._plans.get(policies.digest)
+        if plan is None:
+            engine = self._engine
+            assert engine is not None
+            job = partial(compile, policies.policies, engine.code, engine.card["calibration"])
+            plan = (await self._pool.run([job]))[0]
+            self._plans[policies.digest] = plan
+            while len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    @staticmethod
+    def _key(case: Case, about: str, piece: Piece) -> tuple[str, int, str, str, str]:
+        return case.tenant, int(case.direction == "output"), case.policies.digest, about, piece.text
+
+    def _verdict(self, case: Case, plan: Plan, found: list[tuple[Piece, Scores]], began: float, tokens: int) -> Verdict:
+        best: dict[str, float] = {}
+        spans: dict[str, list[Span]] = {}
+        unsure: dict[str, int] = {}
+        top = 0.0
+        trial = dict(case.trial()) if any((s.p >= plan.report).any() for _, s in found) else {}
+        for piece, scores in found:
+            if not piece.final:
+                if (scores.p >= plan.threshold).any():
+                    start = piece.start
+                    if piece.view:
+                        start = origin(trial[piece.channel], start, start)[0]
+                    unsure[piece.channel] = min(start, unsure.get(piece.channel, start))
+                continue
+            top = max(top, float(scores.p.max(initial=0.0)))
+            for r in (scores.p >= plan.report).nonzero()[0]:
+                rule = plan.rules[r]
+                best[rule] = max(best.get(rule, 0.0), float(scores.p[r]))
+                spans.setdefault(rule, [])
+            for at, first, last in scores.spans:
+                a, b = first + piece.start, last + piece.start
+                if piece.view:
+                    a, b = origin(trial[piece.channel], a, b)
+                spans.setdefault(plan.rules[at], []).append(Span(piece.channel, a, b))
+        findings = tuple(Finding(rule, best[rule], tuple(sorted(set(spans[rule])))) for rule in sorted(best))
+        return Verdict(self.name, findings, top, ms=(time.perf_counter() - began) * 1e3, unsure=tuple(unsure.items()),
+                       tokens=tokens, path=(self.name,))
+
+
+def pieces(case: Case) -> list[Piece]:
+    """Everything on trial, in windows; a disguised text also as it reads.
+
+    Of a growing channel the tail is not final, and neither is a complete window that a later character could still
+    change (the clean view looks at single characters, so there is none).
+    """
+    out: list[Piece] = []
+    for channel, text in case.trial():
+        views = [("", text)]
+        if not text.isascii() and (read := clean(text)) != text:
+            views.append(("clean", read))
+        for view, words in views:
+            out += [Piece(channel, w.start, w.text, case.whole or w.complete, view) for w in windows(words)]
+    return out
+
+
+def _context(case: Case) -> str:
+    """The last user turn, beside an answer on trial."""
+    if case.direction == "input":
+        return ""
+    return context(next((m.text for m in reversed(case.messages) if m.role == "user"), "")[:SIZE * 64])
+
+
+__all__ = ["ASSETS", "EncoderGuard", "pieces"]
