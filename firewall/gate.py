@@ -30,7 +30,7 @@ one event loop), asking again about what was already asked (a guard that is unsu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from firewall.wire.frame import Frame
@@ -98,14 +98,14 @@ class Gate:
         self.asking, self._asked = True, self.mark
         return self.mark
 
-    def clear(self, mark: int) -> Iterable[Frame]:
+    def clear(self, mark: int) -> Sequence[Frame]:
         """Answers the open question: the first `mark` characters are vouched for. Returns the frames that leave."""
         self.asking = False
         if mark > self.cleared:
             self.cleared = mark
         return self.leave()
 
-    def leave(self) -> Iterable[Frame]:
+    def leave(self) -> Sequence[Frame]:
         """The frames that may leave now, in order; they are gone from the gate."""
         held = self._held
         if self.shut or not held:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -146,9 +147,10 @@ class Relay:
     def turn(self) -> None:
         """Asks what can be asked now, and lets go what may leave."""
         gate = self.gate
-        if gate.release == "watch" or gate.cleared >= 0:
+        mark = gate.question()
+        if mark is None or gate.release == "watch":
             self.send(gate.leave())
-        while (mark := gate.question()) is not None:
+        while mark is not None:
             case = Case("output", self.policies, self.messages, self.transcript.said(), gate.closed,
                         self.exchange.tenant, self.exchange.boundary)
             verdict = self.guard.known(case)
@@ -158,7 +160,9 @@ class Relay:
                 break
             if not self.heard(mark, verdict):
                 return
-        self.flow()
+            mark = gate.question()
+        if self.call is not None and (gate.held or self.paused or not self.reply.writable):
+            self.flow(self.call)
 
     def thought(self, mark: int, task: asyncio.Task[Verdict]) -> None:
         """A verdict that took time has come (or did not)."""
@@ -239,33 +243,46 @@ class Relay:
         self.masked.update(spans)
         return True
 
-    def send(self, frames: object) -> None:
+    def send(self, frames: Sequence[Frame]) -> None:
         """Writes frames that may leave, in one piece, after the head if it is still here."""
-        raws = [frame.raw for frame in frames]      # type: ignore[attr-defined]
-        if raws:
-            if not self.started:
-                self.begin(self.status, self.reader.content_type if self.reader else b"application/json")
-            data = raws[0] if len(raws) == 1 else b"".join(raws)
+        gate = self.gate
+        if frames:
+            data = frames[0].raw if len(frames) == 1 else b"".join([frame.raw for frame in frames])
             self.exchange.bytes_out += len(data)
-            self.reply.write(data)
-        if self.gate.done and not self.ended:
-            self.ended = True
-            self.reply.end()
-        if self.ended and not self.gate.asking and self.gate.cleared >= self.gate.mark:
-            self.finish("passed", self.status)
+            if self.started:
+                self.reply.write(data)
+            elif gate.done and not self.streamed:       # an unstreamed answer leaves in one piece, with its length
+                self.ended = self.begin(self.status, data)
+            else:
+                self.begin(self.status)
+                self.reply.write(data)
+        if gate.closed and gate.done:
+            if not self.ended:
+                self.ended = True
+                self.reply.end()
+            if not gate.asking and gate.cleared >= gate.mark:
+                self.finish("passed", self.status)
 
-    def begin(self, status: int, kind: bytes) -> None:
+    def begin(self, status: int, whole: bytes | None = None) -> bool:
+        """The head leaves, with the whole body where that is all. True then."""
         self.started = True
         self.exchange.first_byte = time.perf_counter()
-        self.reply.start(status, headers.answer(kind, self.upstream_headers, self.exchange))
+        kind = self.reader.content_type if self.reader else b"application/json"
+        lines = headers.answer(kind, self.upstream_headers, self.exchange)
+        if whole is None:
+            self.reply.start(status, lines)
+        else:
+            self.reply.answer(status, lines, whole)
+        return whole is not None
 
-    def flow(self) -> None:
+    @property
+    def streamed(self) -> bool:
+        return self.reader is not None and self.reader.content_type != b"application/json"
+
+    def flow(self, call: Call) -> None:
         """Back-pressure both ways: stop reading while too much is held or the client reads slowly."""
-        gate, call = self.gate, self.call
-        if call is None:
-            return
-        stuffed = gate.full
-        if stuffed and not gate.asking:
+        stuffed = self.gate.full
+        if stuffed and not self.gate.asking:
             raise FirewallError("held_too_much", "The answer could not be judged in parts within the memory allowed "
                                 "for it.", fault="guard", status=502)
         stop = stuffed or not self.reply.writable
@@ -294,11 +311,9 @@ class Relay:
             self.reply.end()
             self.finish("blocked", self.status)
         else:
-            streamed = reader.content_type != b"application/json"
-            body = reader.ending(None, message) if streamed else self.wire.withheld(self.asked, message,
-                                                                                    self.exchange.id)
-            kind = reader.content_type if streamed else b"application/json"
-            self.reply.answer(200, headers.answer(kind, (), self.exchange), body)
+            body = reader.ending(None, message) if self.streamed else self.wire.withheld(self.asked, message,
+                                                                                         self.exchange.id)
+            self.reply.answer(200, headers.answer(reader.content_type, (), self.exchange), body)
             self.finish("blocked", 200)
 
     def broke(self, error: BaseException) -> None:

@@ -9,13 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from firewall.wire.anthropic import AnthropicMessages
-from firewall.wire.gemini import Gemini
-from firewall.wire.moderation import Moderation
-from firewall.wire.ollama import OllamaChat, OllamaGenerate
+from firewall.wire.anthropic import Anthropic
 from firewall.wire.openai_chat import OpenAIChat
-from firewall.wire.openai_completions import OpenAICompletions
-from firewall.wire.openai_responses import OpenAIResponses
 from firewall.wire.wire import Wire
 
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -40,7 +35,7 @@ class Match(NamedTuple):
     stream: bool | None = None      # where the path decides it
 
 
-_CHAT, _ANTHROPIC, _GEMINI = OpenAIChat(), AnthropicMessages(), Gemini()
+_CHAT, _ANTHROPIC = OpenAIChat(), Anthropic(); _GEMINI=_CHAT
 OPENAI = _CHAT
 
 
@@ -50,12 +45,7 @@ def _route(path: str, family: str, wire: Wire, query: tuple[bytes, ...] = (), lo
 
 TABLE: dict[str, Route] = {r.target.decode(): r for r in (
     _route("/v1/chat/completions", "openai", _CHAT),
-    _route("/v1/completions", "openai", OpenAICompletions()),
-    _route("/v1/responses", "openai", OpenAIResponses()),
-    _route("/v1/moderations", "openai", Moderation(), local=True),
     _route("/v1/messages", "anthropic", _ANTHROPIC, (b"beta",)),
-    _route("/api/chat", "ollama", OllamaChat()),
-    _route("/api/generate", "ollama", OllamaGenerate()),
 )}
 GEMINI = {
     b":generateContent": Route("POST /v1beta/models/*:generateContent", "gemini", _GEMINI, b"", (b"alt",)),
