@@ -1,0 +1,273 @@
+"""One walk over the string leaves of a document: what is words, and what is inert.
+
+The rule (DESIGN, "Wire"): allow-list what is inert, never what is text. A dialect publishes its inert paths as data, a
+mapping from a path such as `choices[].finish_reason` to the *shape* its value must have to pass unseen. Every other
+string leaf is words, so a vendor's new field is judged from its first day, and an inert path with an unusual value
+is judged too. Keys outside the protocol's vocabulary are words somebody chose: judged. Lists of integers can spell
+text: judged as the characters they are.
+
+Iterative: depth costs no stack. Paths name places with dots, `messages.0.content`; a key that is a word is named by its
+position, `metadata.~0`, so that a path never repeats input. `path#key` is the key itself, `path#ints` a list of
+integers read as text, `path#decoded` what escapes or base64 inside the leaf stand for.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from firewall.wire.vocabulary import KEYS
+
+Shape = frozenset[str] | Literal["token", "base64", "pad", "media", "data", "numbers", "secret", "spoken"]
+Inert = Mapping[str, Shape]
+Tree = dict[str, Any]       # a trie over path steps; leaves are shapes
+
+TOKEN: Final = "token"      # an id, a model, a time: at most 128 of the characters below
+BASE64: Final = "base64"    # signatures and encrypted state: opaque, and counted as such
+PAD: Final = "pad"          # random padding: at most 512 letters and digits
+MEDIA: Final = "media"      # a base64 picture, sound or document: opaque, and counted as such
+DATA: Final = "data"        # the same as a data: URL; http URLs are words
+SECRET: Final = "secret"    # a credential for the vendor's own use: no model and no guard may see it
+SPOKEN: Final = "spoken"    # arguments of a call: numbers are words too
+NUMBERS: Final = "numbers"  # a list of integers that are no text (indices); strings there are words
+
+# Values of `type` that pass unseen wherever they stand: JSON schema's, and the parts' of all dialects.
+TYPES: frozenset[str] = frozenset("""object string number integer boolean array null text function json_schema
+json_object image_url input_audio file refusal custom grammar output_text input_text input_image input_file message
+function_call function_call_output reasoning summary_text reasoning_text tool_use tool_result image document base64 url thinking
+redacted_thinking ephemeral auto any tool none enabled disabled adaptive""".split())
+
+OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA))
+
+ARGUMENTS: frozenset[str] = frozenset(("input", "args", "arguments"))
+
+_ALNUM = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_TOKEN = _ALNUM + b"._:/@+=~-"
+_BASE64 = _ALNUM + b"+/=_-"
+
+
+class Leaf(NamedTuple):
+    """Words, where they stand, and the container and key that hold them (for redaction)."""
+
+    path: str
+    text: str
+    holder: Any = None
+    key: Any = None
+
+
+def words(*names: str) -> frozenset[str]:
+    """A shape: one of these values. `words("stop length")` splits at white space."""
+    return frozenset(word for name in names for word in name.split())
+
+
+def trie(inert: Inert) -> Tree:
+    """Inert paths as a tree of steps; `[]` is any position of a list."""
+    root: Tree = {}
+    for path, shape in inert.items():
+        steps = path.replace("[]", ".[]").split(".")
+        node = root
+        for step in steps[:-1]:
+            node = node.setdefault(step, {})
+        node[steps[-1]] = shape
+    return root
+
+
+def passes(shape: Any, text: str, holder: Any = None) -> bool:
+    """Whether a value has the shape that lets it pass unseen."""
+    if type(shape) is frozenset:
+        return text in shape
+    if shape == TOKEN:
+        return len(text) <= 128 and text.isascii() and not text.encode().translate(None, _TOKEN)
+    if shape == PAD:
+        return len(text) <= 512 and (not text or (text.isascii() and text.isalnum()))
+    if shape == BASE64:
+        return text.isascii() and not text.encode().translate(None, _BASE64)
+    if shape == SECRET:
+        return len(text) <= 4096 and text.isascii() and text.isprintable() and " " not in text.strip()
+    if shape == MEDIA or (shape == DATA and text.startswith("data:")):
+        return _media(text, holder)
+    return False
+
+
+def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key: Any = None,
+           opaque: list[str] | None = None) -> list[Leaf]:
+    """All words under `value`, in document order.
+
+    Args:
+        node: the place of `value` in the trie of inert paths, or None.
+        path: its name.
+        holder, key: what holds it.
+        opaque: paths that passed uninspected (base64) are appended here.
+    """
+    out: list[Leaf] = []
+    todo: list[tuple[Any, Any, str, Any, Any]] = [(value, node, path, holder, key)]
+    while todo:
+        value, node, path, holder, key = todo.pop()
+        kind = type(value)
+        if kind is str:
+            if not value:
+                continue
+            if node is not None and type(node) is not dict and passes(node, value, holder):
+                if type(node) is str and node in OPAQUE and opaque is not None:
+                    opaque.append(path)
+                continue
+            if key == "type" and value in TYPES:
+                continue
+            out.append(Leaf(path, value, holder, key))
+            if (node == MEDIA or node == DATA) and (text := _unpacked(value)):
+                out.append(Leaf(path + "#decoded", text))
+        elif kind is dict:
+            under: Tree = node if type(node) is dict else {}
+            step = path + "." if path else ""
+            fresh: list[tuple[Any, Any, str, Any, Any]] = []
+            for place, (name, inner) in enumerate(value.items()):
+                inside = SPOKEN if node == SPOKEN or (name in ARGUMENTS and type(inner) is dict) else under.get(name)
+                if name in KEYS:
+                    fresh.append((inner, inside, step + name, value, name))
+                    continue
+                where = f"{step}~{place}"
+                if not (name.isascii() and name.isdigit() and len(name) < 12):
+                    fresh.append((_Key(name), None, where + "#key", value, name))
+                fresh.append((inner, inside, where, value, name))
+            fresh.reverse()
+            todo += fresh
+        elif kind is list:
+            below = node.get("[]") if type(node) is dict else SPOKEN if node == SPOKEN else None
+            if value and all(type(item) is int for item in value):
+                text = spelt(value)
+                if text and below != NUMBERS:
+                    out.append(Leaf(path + "#ints", text))
+                if below != SPOKEN:
+                    continue
+            step = path + "." if path else ""
+            todo += [(value[i], below, f"{step}{i}", value, i) for i in range(len(value) - 1, -1, -1)]
+        elif node == SPOKEN and (kind is int or kind is float):
+            out.append(Leaf(path, str(value), holder, key))
+        elif kind is _Key:
+            if value.name:
+                out.append(Leaf(path, value.name, holder, key))
+    return out
+
+
+class _Key:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def spelt(numbers: list[int]) -> str:
+    """The text a list of integers could spell: UTF-8 bytes, else code points. Empty where it cannot be text."""
+    if all(0 <= number < 256 for number in numbers):
+        text = bytes(numbers).decode("utf-8", "replace")
+    elif all(0 <= number < 0x110000 and not 0xD800 <= number < 0xE000 for number in numbers):
+        text = "".join(map(chr, numbers))
+    else:
+        return ""
+    return text if any(char >= " " for char in text) else ""
+
+
+def decoded(text: str, rounds: int = 2) -> str:
+    """The words inside JSON text whose escapes hide them (`\\u007a`, JSON in JSON); empty where nothing is hidden.
+
+    All strings and keys of the document, one a line; of text that is no JSON, the text with its escapes undone.
+    """
+    if "\\" not in text:
+        return ""
+    out = [text]
+    for _ in range(rounds):
+        if not any("\\" in line for line in out):
+            break
+        out = [word for line in out for word in (_undone(line) if "\\" in line else [line])]
+    joined = "\n".join(out)
+    return joined if joined != text else ""
+
+
+def _undone(text: str) -> list[str]:
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return [_unescaped(text)]
+    if isinstance(document, str):
+        return [document]
+    found = []
+    todo = [document]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, str):
+            found.append(node)
+        elif isinstance(node, dict):
+            todo += [part for pair in node.items() for part in pair][::-1]
+        elif isinstance(node, list):
+            todo += node[::-1]
+        elif node is not None:
+            found.append(str(node))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """JSON escapes undone in text that is no JSON; halves of surrogate pairs become U+FFFD."""
+    out, at = [], 0
+    simple = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+    while (slash := text.find("\\", at)) >= 0:
+        out.append(text[at:slash])
+        mark = text[slash + 1:slash + 2]
+        digits = text[slash + 2:slash + 6]
+        if mark == "u" and len(digits) == 4 and all(char in "0123456789abcdefABCDEF" for char in digits):
+            out.append(chr(int(digits, 16)))
+            at = slash + 6
+        else:
+            out.append(simple.get(mark, mark))
+            at = slash + 2
+    out.append(text[at:])
+    return "".join(out).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _media(text: str, holder: Any) -> bool:
+    """Whether a leaf is base64 of something that is not text, by what its neighbours say."""
+    kind = ""
+    if isinstance(holder, dict):
+        if holder.get("type") in ("text", "content"):
+            return False
+        kind = next((str(holder[name]) for name in ("media_type", "mimeType", "mime_type") if name in holder), "")
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            return False
+        kind = head[5:-7]
+    if kind.startswith(("text/", "application/json", "application/xml")) or len(kind) > 100:
+        return False
+    return text.isascii() and not text.encode().translate(None, _BASE64 + b"\r\n")
+
+
+def _unpacked(text: str) -> str:
+    """Base64 of text, as text; empty where it is none."""
+    try:
+        return b64decode(text.rpartition(",")[2], validate=True).decode()
+    except ValueError:
+        return ""
+
+
+def resolve(document: Any, path: str) -> tuple[Any, Any]:
+    """A path of this module -> (container, key) in a document of the same form."""
+    holder: Any = None
+    key: Any = None
+    node = document
+    for step in path.split("."):
+        holder = node
+        if type(node) is list:
+            key = int(step)
+        elif step.startswith("~"):
+            key = list(node)[int(step[1:])]
+        else:
+            key = step
+        node = node[key]
+    return holder, key
+
+
+def grouped(found: Iterable[Leaf]) -> str:
+    """Leaves of one thing (a tool, a schema) as one text, a leaf a line."""
+    return "\n".join(leaf.text for leaf in found)

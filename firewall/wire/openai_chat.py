@@ -1,0 +1,211 @@
+"""OpenAI chat completions, and everybody who speaks them: vLLM, DeepSeek, Groq, Mistral, Azure, xAI, Perplexity...
+
+Blocks, as openai-python's types read them: a refused request is an error envelope; a refused answer ends with the legal
+`finish_reason: "content_filter"`, the policy's message as `refusal`, then `[DONE]`; a failure in mid-stream is
+`data: {"error": ...}`, which the SDK raises as APIError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from firewall.case import Message
+from firewall.errors import FirewallError
+from firewall.wire.leaves import DATA, MEDIA, TOKEN, Inert, Leaf, passes, trie, words
+from firewall.wire.openai_words import ANSWER, Choices
+from firewall.wire.reader import reader
+from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.wire import Asked, Reader, StreamLimits, refused
+
+ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+
+INERT: Inert = {
+    "model": TOKEN,
+    "messages[].role": ROLES,
+    "messages[].tool_call_id": TOKEN,
+    "messages[].tool_calls[].id": TOKEN,
+    "messages[].content[].image_url.url": DATA,
+    "messages[].content[].image_url.detail": words("auto low high"),
+    "messages[].content[].input_audio.data": MEDIA,
+    "messages[].content[].input_audio.format": words("wav mp3 flac opus pcm16"),
+    "messages[].content[].file.file_data": DATA,
+    "messages[].content[].file.file_id": TOKEN,
+    "messages[].content[].cache_control.ttl": words("5m 1h"),
+    "service_tier": words("auto default flex scale priority fast standard_only"),
+    "reasoning_effort": words("none minimal low medium high xhigh max auto default"),
+    "reasoning.effort": words("none minimal low medium high xhigh max auto default"),
+    "verbosity": words("low medium high"),
+    "tool_choice": words("none auto required any"),
+    "function_call": words("none auto"),
+    "prompt_cache_key": TOKEN,
+    "prompt_cache_retention": words("in_memory 24h"),
+    "moderation.model": TOKEN,
+    "moderation.policy.input.mode": words("score block"),
+    "moderation.policy.output.mode": words("score block"),
+    "modalities[]": words("text"),
+    "web_search_options.search_context_size": words("low medium high"),
+}
+_PLACE = trie(INERT)
+_MESSAGE = _PLACE["messages"]["[]"]
+
+
+class OpenAIChat:
+    """`POST /v1/chat/completions`."""
+
+    name = "openai-chat"
+    inert = INERT
+    inert_answer = ANSWER
+
+    def ask(self, document: dict[str, Any]) -> Asked:
+        inspectable(document)
+        model, stream = text(document, "model"), flag(document, "stream")
+        spoken = document.get("modalities")
+        if document.get("audio") is not None or (type(spoken) is list and "audio" in spoken):
+            raise refused("modalities")         # speech cannot be judged before it is heard
+        found = Words()
+        for i, message in enumerate(items(document, "messages")):
+            role, content = message.get("role"), message.get("content")
+            if len(message) == 2 and type(content) is str and type(role) is str and role in ROLES:
+                found.messages.append(Message(role, content, f"messages.{i}.content"))
+            else:
+                found.each(role if type(role) is str and role in ROLES else "user", message, _MESSAGE, f"messages.{i}")
+        found.rest(document, frozenset(("messages", "model")), _PLACE)
+        if not passes(TOKEN, model):
+            found.each("request", model, _PLACE["model"], "model")
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
+
+    def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
+        return reader(Chat(asked), content_type, limits or StreamLimits())
+
+    def error(self, error: FirewallError, request_id: str) -> bytes:
+        return envelope(error.public, kind(error), error.param, error.code)
+
+    def blocked(self, message: str, rules: tuple[str, ...], request_id: str) -> bytes:
+        return envelope(message or BLOCKED, "invalid_request_error", None, "content_policy_violation")
+
+    def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
+        return Chat(asked).withheld(message, "chatcmpl-" + request_id)
+
+
+BLOCKED = "The request was blocked by the content policy of this service."
+
+
+def envelope(message: str, type_: str, param: str | None, code: str) -> bytes:
+    """OpenAI's error body (openai-python `error_object.py`)."""
+    return orjson.dumps({"error": {"message": message, "type": type_, "param": param, "code": code}})
+
+
+def kind(error: FirewallError) -> str:
+    """OpenAI's `error.type`."""
+    return "invalid_request_error" if error.fault == "client" else "server_error"
+
+
+class Seen(NamedTuple):
+    """What a client has seen open."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    open: tuple[int, ...] = ()
+    closed: tuple[int, ...] = ()
+    ended: bool = False
+
+
+class Chat:
+    """The answer to one chat request, as heard so far (a `Speech`)."""
+
+    done: bytes | None = b"[DONE]"
+    names: frozenset[bytes] = frozenset((b"message", b"completion", b"chunk", b"done", b"error"))
+    plain = True
+    object_ = "chat.completion"
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        number = asked.document.get("n")
+        self.choices = Choices(number if type(number) is int else 1)
+        self.after: Seen | None = None
+        self.last = self.complete = False
+
+    @property
+    def pending(self) -> bool:
+        return bool(self.choices.calling)
+
+    @property
+    def opaque(self) -> list[str]:
+        return self.choices.opaque
+
+    def again(self) -> Chat:
+        return type(self)(self.asked)
+
+    def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
+        said = self.choices
+        found = said.read(document)
+        seen = self.after
+        if seen is None or seen.open != said.open or seen.closed != said.closed:
+            if seen is None or not seen.id:
+                name, model, created = document.get("id"), document.get("model"), document.get("created")
+                seen = Seen(name if type(name) is str and passes(TOKEN, name) else "",
+                            model if type(model) is str and passes(TOKEN, model) else "",
+                            created if type(created) is int else 0)
+            self.after = seen._replace(open=said.open, closed=said.closed)
+            if len(said.closed) >= said.expected and not said.open:
+                self.last = self.complete = True
+        if "error" in document and document["error"]:
+            self.last = self.complete = True        # in-band error: nothing follows it
+        return found
+
+    def finish(self) -> list[Leaf]:
+        if self.complete and self.after is not None and not self.after.ended:
+            self.after = self.after._replace(ended=True)
+        return self.choices.finish()
+
+    def drop(self, document: dict[str, Any]) -> None:
+        for choice in document.get("choices", ()):
+            if "logprobs" in choice:
+                choice["logprobs"] = None
+
+    def ending(self, after: Any, message: str) -> bytes:
+        seen = after or Seen()
+        if seen.ended:
+            return b""
+        out = []
+        for index in range(max(self.choices.expected, *(i + 1 for i in (*seen.open, *seen.closed, 0)))):
+            if index in seen.closed:
+                continue
+            delta: dict[str, Any] = {} if index in seen.open else {"role": "assistant", "content": None}
+            if message or delta:
+                out.append(self._chunk(seen, index, delta | ({"refusal": message} if message else {}), None))
+            out.append(self._chunk(seen, index, {}, "content_filter"))
+        return b"".join([*out, b"data: [DONE]\n\n"])
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        return b"data: " + self.error(error) + b"\n\ndata: [DONE]\n\n"
+
+    def error(self, error: FirewallError) -> bytes:
+        return envelope(error.public, kind(error), error.param, error.code)
+
+    def withheld(self, message: str, id_: str = "") -> bytes:
+        """A chat completion that says the policy's message as its refusal."""
+        return orjson.dumps({
+            "id": id_ or self._id(Seen()), "object": self.object_, "created": 0, "model": _model(self.asked),
+            "choices": [{"index": i, "message": {"role": "assistant", "content": None, "refusal": message or WITHHELD},
+                         "logprobs": None, "finish_reason": "content_filter"} for i in range(self.choices.expected)],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}})
+
+    def _chunk(self, seen: Seen, index: int, delta: dict[str, Any], reason: str | None) -> bytes:
+        return b"data: " + orjson.dumps({
+            "id": self._id(seen), "object": self.object_ + ".chunk", "created": seen.created,
+            "model": seen.model or _model(self.asked),
+            "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}) + b"\n\n"
+
+    def _id(self, seen: Seen) -> str:
+        return seen.id or "chatcmpl-withheld"
+
+
+WITHHELD = "The answer was withheld by the content policy of this service."
+
+
+def _model(asked: Asked) -> str:
+    return asked.model if passes(TOKEN, asked.model) else ""

@@ -1,0 +1,316 @@
+"""Where the words are in an OpenAI-shaped answer: choices, deltas, messages, tool calls, log-probabilities.
+
+Channels: `choice/0/text`, `choice/0/refusal`, `choice/0/reasoning`, `choice/0/tool/1/name|arguments|input`,
+`choice/0/call/name|arguments`, `choice/0/logprobs[/top|/bytes]`; anything else is named by its path. A message and
+the deltas of a stream have the same channels, so that the verdict is the same streamed or not.
+
+Vendors differ. Reasoning is `reasoning_content` (DeepSeek, xAI, old vLLM) or `reasoning` (Groq, OpenRouter, new vLLM),
+or both with the same words: one piece then, as long as they go together. A tool call's index may start at 1 or be
+missing; its id may come once. Mistral's content is a list. Perplexity repeats all citations in every chunk: said once.
+
+A tool call is pending from its first fragment until its choice has a finish reason. Then arguments whose escapes hide
+words are shown decoded. Token ids cannot be judged: refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, trie, words
+from firewall.wire.wire import unreadable
+
+SEVERITY = words("safe low medium high")
+_FILTERS: Inert = {f"{place}.{name}.severity": SEVERITY
+                   for place in ("prompt_filter_results[].content_filter_results", "choices[].content_filter_results")
+                   for name in ("hate", "self_harm", "sexual", "violence", "profanity")}
+ANSWER: Inert = {
+    "id": TOKEN,
+    "object": words("chat.completion chat.completion.chunk chat.completion.done text_completion"),
+    "model": TOKEN,
+    "system_fingerprint": TOKEN,
+    "service_tier": words("auto default flex scale priority fast on_demand performance standard"),
+    "obfuscation": PAD,
+    "provider": TOKEN,
+    "x_groq.id": TOKEN,
+    "choices[].finish_reason": words("stop length tool_calls content_filter function_call end_turn eos abort error"),
+    "choices[].native_finish_reason": words("stop length tool_calls content_filter STOP MAX_TOKENS end_turn completed"),
+    "choices[].delta.role": words("assistant tool"),
+    "choices[].delta.tool_calls[].id": TOKEN,
+    "choices[].message.role": words("assistant tool"),
+    "choices[].message.tool_calls[].id": TOKEN,
+    **_FILTERS,
+}
+PLACE = trie(ANSWER)
+_CHOICE = PLACE["choices"]["[]"]
+_SAID = _CHOICE["message"]
+REASONING = frozenset(("reasoning_content", "reasoning", "thinking"))
+SNAPSHOTS = frozenset(("citations", "search_results", "images", "related_questions"))
+IDS = frozenset(("token_ids", "prompt_token_ids", "output_token_ids"))
+SCALARS = frozenset((int, float, bool, type(None)))
+FINISHED = ANSWER["choices[].finish_reason"]
+
+
+def generic(value: Any, node: Any, path: str, holder: Any, key: Any, opaque: list[str]) -> list[Leaf]:
+    """Leaves of anything, with channels for paths. Token ids are refused."""
+    out = []
+    for leaf in leaves(value, node, path, holder, key, opaque):
+        if leaf.path.endswith("#ints") and ("token" in leaf.path or ".context" in leaf.path):
+            raise unreadable("token ids in the answer", "unjudgeable_field")
+        out.append(leaf._replace(path=leaf.path.replace(".", "/")))
+    return out
+
+
+class Choices:
+    """What was said on every choice, and what is open. `read` gives the words of one document."""
+
+    def __init__(self, expected: int = 1) -> None:
+        self.expected = max(1, expected)        # choices the client asked for
+        self.opaque: list[str] = []
+        self.open: tuple[int, ...] = ()         # choices begun and not finished
+        self.closed: tuple[int, ...] = ()
+        self.calling: set[int] = set()          # choices with a tool call under way
+        self._calls: dict[int, list[str]] = {}              # choice -> ids of its calls, in order
+        self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
+        self._thinks: dict[int, frozenset[str]] = {}        # choice -> reasoning fields that go together
+        self._shown: dict[str, str] = {}                    # snapshot channel -> its words
+
+    def read(self, document: dict[str, Any]) -> list[Leaf]:
+        """Raises FirewallError (upstream) where the shape makes judging impossible."""
+        out: list[Leaf] = []
+        for key, value in document.items():
+            if key == "choices":
+                if type(value) is not list:
+                    raise unreadable("choices is no list")
+                for place, choice in enumerate(value):
+                    self._choice(choice, place, out)
+                continue
+            if type(value) in SCALARS:
+                continue
+            if key in IDS and value:
+                raise unreadable("token ids in the answer", "unjudgeable_field")
+            found = self._other(document, key, value, PLACE, "")
+            out += self._fresh(found) if key in SNAPSHOTS else found
+        return out
+
+    def finish(self) -> list[Leaf]:
+        """The end: arguments not yet shown decoded."""
+        return [leaf for index in sorted(self.calling) for leaf in self._called(index)]
+
+    def _fresh(self, found: list[Leaf]) -> list[Leaf]:
+        """Without what a field that repeats itself in every chunk has already said."""
+        new = [leaf for leaf in found if self._shown.get(leaf.path) != leaf.text]
+        self._shown.update((leaf.path, leaf.text) for leaf in new)
+        return new
+
+    def _choice(self, choice: Any, place: int, out: list[Leaf]) -> None:
+        if type(choice) is not dict:
+            raise unreadable("a choice is no object")
+        index = choice.get("index", place)
+        if type(index) is not int or not 0 <= index < 128:
+            raise unreadable("a choice's index is no small number")
+        if index not in self.open and index not in self.closed:
+            self.open = (*self.open, index)
+        ended = None
+        spoken = ""
+        for key, value in choice.items():
+            if key == "delta" or key == "message":
+                if type(value) is dict:
+                    spoken = self._said(value, index, out)
+                    continue
+            elif key == "text" and type(value) is str:
+                spoken = value
+                if value:
+                    out.append(Leaf(f"choice/{index}/text", value, choice, key))
+                continue
+            elif key == "logprobs" and type(value) is dict:
+                self._logprobs(value, index, spoken or _content(choice), out)
+                continue
+            elif key == "finish_reason" and type(value) is str and value:
+                ended = value
+                if value in FINISHED:
+                    continue
+            if type(value) in SCALARS:
+                continue
+            if key in IDS and value:
+                raise unreadable("token ids in the answer", "unjudgeable_field")
+            out += self._other(choice, key, value, _CHOICE, f"choice.{index}")
+        if ended:
+            out += self._called(index)
+            self.open = tuple([i for i in self.open if i != index])
+            if index not in self.closed:
+                self.closed = (*self.closed, index)
+
+    def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str) -> list[Leaf]:
+        """Any other field, its key included where it is no protocol word."""
+        if type(value) is str:
+            node = place.get(key)
+            if not value or (node is not None and type(node) is not dict and passes(node, value, holder)):
+                return []       # the common case, without a walk; opaque shapes do not stand in answers
+        found = generic({key: value}, place, path, None, None, self.opaque)
+        if type(value) is str:      # the walk saw a copy of the container
+            found = [leaf if "#" in leaf.path else leaf._replace(holder=holder, key=key) for leaf in found]
+        return found
+
+    def _said(self, said: dict[str, Any], index: int, out: list[Leaf]) -> str:
+        """A delta or a message; returns its text."""
+        spoken = ""
+        thoughts: list[tuple[str, str]] = []
+        for key, value in said.items():
+            if type(value) in SCALARS:
+                continue
+            if key == "content" and type(value) is str:
+                spoken = value
+                if value:
+                    out.append(Leaf(f"choice/{index}/text", value, said, key))
+            elif key == "content" and type(value) is list:
+                spoken = self._parts(value, index, out)
+            elif key in REASONING and type(value) is str:
+                if value:
+                    thoughts.append((key, value))
+            elif key == "refusal" and type(value) is str:
+                if value:
+                    out.append(Leaf(f"choice/{index}/refusal", value, said, key))
+            elif key == "tool_calls" and type(value) is list:
+                for call in value:
+                    self._call(call, index, out)
+            elif key == "function_call" and type(value) is dict:
+                self.calling.add(index)
+                self._function(value, f"choice/{index}/call", out)
+            elif not (key == "role" and value == "assistant"):
+                if key in IDS and value:
+                    raise unreadable("token ids in the answer", "unjudgeable_field")
+                out += self._other(said, key, value, _SAID, f"choice.{index}")
+        if thoughts:
+            self._thought(said, thoughts, index, out)
+        return spoken
+
+    def _thought(self, said: dict[str, Any], thoughts: list[tuple[str, str]], index: int, out: list[Leaf]) -> None:
+        """Reasoning fields: together one piece if they always come together and agree, else a channel each."""
+        fields = frozenset(key for key, _ in thoughts)
+        usual = self._thinks.setdefault(index, fields)
+        first = thoughts[0][1]
+        if fields == usual and all(value == first for _, value in thoughts):
+            out.append(Leaf(f"choice/{index}/reasoning", first, said, thoughts[0][0]))
+            return
+        out += [Leaf(f"choice/{index}/reasoning/{key}", value, said, key) for key, value in thoughts]
+
+    def _parts(self, parts: list[Any], index: int, out: list[Leaf]) -> str:
+        """Mistral: `[{type:"text",text} | {type:"thinking",thinking:[{type,text}]}]`."""
+        spoken = ""
+        for i, part in enumerate(parts):
+            type_ = part.get("type") if type(part) is dict else None
+            if type_ == "text" and type(part.get("text")) is str and len(part) == 2:
+                spoken += part["text"]
+                if part["text"]:
+                    out.append(Leaf(f"choice/{index}/text", part["text"], part, "text"))
+            elif type_ == "thinking" and not set(part) - {"type", "thinking", "closed"} and _thoughts(part["thinking"]):
+                out += [Leaf(f"choice/{index}/reasoning", t["text"], t, "text") for t in part["thinking"] if t["text"]]
+            else:
+                out += generic(part, None, f"choice.{index}.content.{i}", parts, i, self.opaque)
+        return spoken
+
+    def _call(self, call: Any, index: int, out: list[Leaf]) -> None:
+        if type(call) is not dict:
+            raise unreadable("a tool call is no object")
+        self.calling.add(index)
+        ids = self._calls.setdefault(index, [])
+        name = call.get("id")
+        number = call.get("index")
+        if type(number) is not int:
+            if type(name) is str and name and name not in ids:
+                ids.append(name)
+            number = ids.index(name) if name in ids else max(0, len(ids) - 1)
+        elif not 0 <= number < 1024:
+            raise unreadable("a tool call's index is no small number")
+        channel = f"choice/{index}/tool/{number}"
+        for key, value in call.items():
+            if type(value) in SCALARS or (key == "type" and value in ("function", "custom")):
+                continue
+            if (key == "function" or key == "custom") and type(value) is dict:
+                self._function(value, channel, out)
+            else:
+                out += self._other(call, key, value, _SAID["tool_calls"]["[]"], channel.replace("/", "."))
+
+    def _function(self, function: dict[str, Any], channel: str, out: list[Leaf]) -> None:
+        for key, value in function.items():
+            if type(value) in SCALARS or value == "":
+                continue
+            if key in ("name", "arguments", "input"):
+                said = value if type(value) is str else orjson.dumps(value).decode()
+                out.append(Leaf(f"{channel}/{key}", said, function, key))
+                if key != "name":
+                    self._written.setdefault(f"{channel}/{key}", []).append(said)
+            else:
+                out += self._other(function, key, value, {}, channel.replace("/", "."))
+
+    def _called(self, index: int) -> list[Leaf]:
+        """The calls of a choice are whole: what their escapes hide."""
+        out = []
+        self.calling.discard(index)
+        for channel in [name for name in self._written if name.startswith(f"choice/{index}/")]:
+            inside = decoded("".join(self._written.pop(channel)))
+            if inside:
+                out.append(Leaf(channel + "/decoded", inside))
+        return out
+
+    def _logprobs(self, value: dict[str, Any], index: int, spoken: str, out: list[Leaf]) -> None:
+        """Tokens that repeat the words beside them are no piece; all others, alternatives and bytes are."""
+        channel = f"choice/{index}/logprobs"
+        chosen: dict[str, str] = {}
+        top: list[str] = []
+        spelled: list[str] = []
+        for key, rows in value.items():
+            if key in ("content", "refusal") and type(rows) is list:
+                for row in rows:
+                    if type(row) is not dict:
+                        raise unreadable("a log-probability is no object")
+                    chosen[key] = chosen.get(key, "") + _token(row, spelled)
+                    for other in row.get("top_logprobs") or ():
+                        if type(other) is not dict:
+                            raise unreadable("a log-probability is no object")
+                        top.append(_token(other, spelled))
+                        top += _strange(other, self.opaque)
+                    top += _strange(row, self.opaque)
+            elif key == "tokens" and type(rows) is list and all(type(row) is str for row in rows):
+                chosen[key] = "".join(rows)
+            elif type(rows) not in SCALARS:
+                top += [leaf.text for leaf in generic({key: rows}, {}, "logprobs", None, None, self.opaque)]
+        out += [Leaf(channel, text) for text in chosen.values() if text and text != spoken]
+        if top:
+            out.append(Leaf(channel + "/top", "\n".join(top)))
+        if spelled:
+            out.append(Leaf(channel + "/bytes", "\n".join(spelled)))
+
+
+def _thoughts(value: Any) -> bool:
+    return type(value) is list and all(type(t) is dict and set(t) == {"type", "text"} and type(t["text"]) is str
+                                       and t["type"] == "text" for t in value)
+
+
+def _content(choice: dict[str, Any]) -> str:
+    for key in ("delta", "message"):
+        said = choice.get(key)
+        if type(said) is dict and type(said.get("content")) is str:
+            return str(said["content"])
+    return str(choice.get("text") or "")
+
+
+def _token(row: dict[str, Any], spelled: list[str]) -> str:
+    token, numbers = row.get("token"), row.get("bytes")
+    if token is not None and type(token) is not str:
+        raise unreadable("a token is no string", "unjudgeable_field")
+    if numbers and (type(numbers) is not list or not all(type(number) is int for number in numbers)):
+        raise unreadable("a token's bytes are no list", "unjudgeable_field")
+    if numbers and spelt(numbers) != (token or ""):
+        spelled.append(spelt(numbers))
+    return token or ""
+
+
+def _strange(row: dict[str, Any], opaque: list[str]) -> list[str]:
+    """Words in fields that a log-probability does not have."""
+    if len(row) <= 4 and not set(row) - {"token", "bytes", "logprob", "top_logprobs"}:
+        return []
+    rest = {key: value for key, value in row.items() if key not in ("token", "bytes", "logprob", "top_logprobs")}
+    return [leaf.text for leaf in generic(rest, None, "logprobs", None, None, opaque)]

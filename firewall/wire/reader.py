@@ -1,0 +1,404 @@
+"""Readers: framing outside, a dialect's `Speech` inside. Three framings, one contract.
+
+`Streamed` reads server-sent events, `Listed` NDJSON, `Whole` one document. Each hands documents to the dialect's
+`Speech`, which says where the words are and keeps what a client has seen open; the reader makes frames of it.
+
+The fast path of `Streamed`. The deltas of one channel differ in one string: same bytes before it, same bytes after.
+When a document was read in full and held exactly that one string and changed no state, its bytes are kept as a
+`Mould`: prefix, suffix, channel. A later event with that prefix and that suffix and, between them, the inside of one
+valid JSON string is the same document with another string in it: parsing that string tells all it says. Any change
+of state drops the moulds. Everything else is read in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from firewall.errors import FirewallError
+from firewall.wire.body import BodyLimits, strict
+from firewall.wire.frame import Frame, Piece
+from firewall.wire.leaves import Leaf
+from firewall.wire.ndjson import Lines
+from firewall.wire.sse import Event, Events, large
+from firewall.wire.wire import Reader, StreamLimits, truncated, unreadable, unredactable
+
+# Comments and fields that are nobody's words.
+SILENT = frozenset((b":", b": ping", b":ping", b": keep-alive", b":keep-alive", b": keepalive", b":keepalive",
+                    b": heartbeat", b":heartbeat", b": OPENROUTER PROCESSING", b"event", b"id", b"retry"))
+
+
+class Speech(Protocol):
+    """A dialect's understanding of one answer. `Leaf.path` is the channel of the words.
+
+    Attributes:
+        after: what a client has seen open; replaced, never changed, so that frames can carry it.
+        pending: something is open that must leave whole.
+        last: the answer has ended (finish reason).
+        complete: a terminal event, or the end of every choice, was seen.
+        opaque: paths that passed uninspected.
+        done: data that ends the stream without being JSON, or None.
+        names: event names that are nobody's words (besides the document's own `type`).
+        plain: whether moulds may be used.
+    """
+
+    after: Any
+    last: bool
+    complete: bool
+    done: bytes | None
+    names: frozenset[bytes]
+    plain: bool
+
+    @property
+    def pending(self) -> bool: ...
+
+    @property
+    def opaque(self) -> list[str]: ...
+
+    def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
+        """The words of an event (or of a whole answer), and the state after it."""
+
+    def finish(self) -> list[Leaf]:
+        """The stream ended: words that only now are known."""
+
+    def again(self) -> Speech:
+        """A new one for the same request, that has heard nothing."""
+
+    def drop(self, document: dict[str, Any]) -> None:
+        """Removes what spells changed words a second time (logprobs)."""
+
+    def ending(self, after: Any, message: str) -> bytes:
+        """See `Reader.ending`."""
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        """See `Reader.fault`."""
+
+    def withheld(self, message: str) -> bytes:
+        """A whole answer in place of a blocked one."""
+
+    def error(self, error: FirewallError) -> bytes:
+        """A whole error body."""
+
+
+class Mould(NamedTuple):
+    """Events that differ in one string: `prefix`, the string, `suffix`; `pad` splits off random padding."""
+
+    name: bytes
+    prefix: bytes
+    suffix: bytes
+    bare: bytes             # the suffix without spaces, where it only closes; vendors pad with spaces
+    pad: tuple[bytes, bytes] | None
+    channel: str
+
+
+class _Read:
+    """What the three framings share."""
+
+    content_type = b"application/json"
+
+    def __init__(self, speech: Speech, limits: StreamLimits) -> None:
+        self.speech, self.limits = speech, limits
+        self._body = BodyLimits(size=max(limits.event, limits.body))
+        self._ended = False
+
+    @property
+    def complete(self) -> bool:
+        return self.speech.complete
+
+    @property
+    def opaque(self) -> list[str]:
+        return self.speech.opaque
+
+    def ending(self, after: Any, message: str) -> bytes:
+        return self.speech.ending(after, message)
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        return self.speech.fault(after, error)
+
+    def rewrite(self, frame: Frame, texts: Sequence[str | None]) -> bytes:
+        """See `Reader.rewrite`. Pieces find their leaves by order and text; folded copies change with them."""
+        if all(text is None for text in texts):
+            return frame.raw
+        data = self._data(frame.raw)
+        if data is None:
+            raise unredactable()
+        document = self._parse(data)
+        slots = self._slots(document)
+        new: dict[str, str] = {}
+        taken: set[int] = set()
+        at = 0
+        for piece, text in zip(frame.pieces, texts, strict=True):
+            place = next((i for i in range(at, len(slots)) if slots[i].text == piece.text), None)
+            if place is None:
+                if text is not None and "/logprobs" not in piece.channel:
+                    raise unredactable()
+                continue
+            at = place + 1
+            taken.add(place)
+            if text is not None:
+                new.setdefault(piece.text, text)
+                _put(slots[place], text)
+        for place, leaf in enumerate(slots):
+            if place not in taken and leaf.text in new:
+                _put(leaf, new[leaf.text])
+        self.speech.drop(document)
+        return self._bytes(frame.raw, document)
+
+    def _slots(self, document: dict[str, Any]) -> list[Leaf]:
+        """The leaves of a document already read once; by a fresh speech, so that no state changes."""
+        return self.speech.again().read(document, isinstance(self, Whole))
+
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        return strict(data, self._body, fault="upstream", fold=False)
+
+    def _data(self, raw: bytes) -> bytes | None:
+        return raw
+
+    def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
+        return orjson.dumps(document)
+
+    def _frame(self, raw: bytes, found: list[Leaf]) -> Frame:
+        speech = self.speech
+        last = speech.last and not self._ended
+        self._ended = self._ended or last
+        return Frame(raw, tuple([Piece(leaf.path, leaf.text) for leaf in found]), speech.after, speech.pending, last)
+
+
+class Streamed(_Read):
+    """Server-sent events."""
+
+    content_type = b"text/event-stream"
+
+    def __init__(self, speech: Speech, limits: StreamLimits) -> None:
+        super().__init__(speech, limits)
+        self._events = Events(limits.event)
+        self._moulds: list[Mould] = []
+
+    def feed(self, data: bytes) -> list[Frame]:
+        out = []
+        for event in self._events.feed(data):
+            raw, name, text, _ = event
+            for mould in self._moulds:
+                if text is not None and text.startswith(mould.prefix) and name == mould.name:
+                    frame = self._poured(raw, text, mould)
+                    if frame is not None:
+                        out.append(frame)
+                        break
+            else:
+                out.append(self._full(event))
+        return out
+
+    def close(self) -> list[Frame]:
+        event = self._events.close()
+        try:
+            out = [self._full(event)] if event is not None else []
+        except FirewallError:
+            raise truncated() from None
+        rest = self.speech.finish()
+        if not self.complete:
+            raise truncated()
+        if rest or not self._ended:
+            self.speech.last = True
+            out.append(self._frame(b"", rest))
+        return out
+
+    def _poured(self, raw: bytes, data: bytes, mould: Mould) -> Frame | None:
+        start = len(mould.prefix)
+        if mould.pad is not None:
+            head, foot = mould.pad
+            end = data.find(head, start)
+            pad = data[end + len(head):len(data) - len(foot)]
+            if end < 0 or len(pad) > 512 or not pad.isalnum() or not data.endswith(foot):
+                return None
+        elif data.endswith(mould.suffix):
+            end = len(data) - len(mould.suffix)
+        else:
+            end = data.rfind(b'"')
+            if not mould.bare or data[end:].replace(b" ", b"") != mould.bare:
+                return None
+        try:
+            text = orjson.loads(b'"' + data[start:end] + b'"')      # strict: one string and nothing after it
+        except orjson.JSONDecodeError:
+            return None
+        speech = self.speech
+        return Frame(raw, (Piece(mould.channel, text),) if text else (), speech.after, speech.pending)
+
+    def _full(self, event: Event) -> Frame:
+        raw, name, data, rest = event
+        speech = self.speech
+        found: list[Leaf] = []
+        if data and data.strip():
+            if speech.done is not None and data.strip() == speech.done:
+                found = speech.finish()
+                speech.complete = speech.last = True
+                self._moulds.clear()
+            else:
+                document = self._parse(data)
+                before = speech.after, speech.pending, speech.last, speech.complete
+                found = speech.read(document, False)
+                if (speech.after, speech.pending, speech.last, speech.complete) != before:
+                    self._moulds.clear()
+                elif speech.plain and not speech.pending and not rest and len(found) == 1:
+                    self._learn(name, data, found[0], document)
+                if name and name.decode("latin-1") != document.get("type") and name not in speech.names:
+                    found = [*found, Leaf("event", name.decode("utf-8", "replace"))]
+        elif name and name not in speech.names:
+            found = [Leaf("event", name.decode("utf-8", "replace"))]
+        if rest:
+            found = found + _words(rest)
+        return self._frame(raw, found)
+
+    def _learn(self, name: bytes, data: bytes, leaf: Leaf, document: dict[str, Any]) -> None:
+        """Keeps the bytes around the one string, where that string can be found in them without doubt."""
+        if type(leaf.key) is not str or type(leaf.holder) is not dict or leaf.holder[leaf.key] != leaf.text:
+            return
+        key = b'"' + leaf.key.encode() + b'":'
+        needle = key + (b'"' if key + b'"' in data else b' "')
+        at = data.find(needle)
+        if at < 1 or data.count(key) != 1 or data[:at].rstrip()[-1:] not in (b"{", b","):
+            return
+        start = at + len(needle)
+        end = data.find(b'"', start)
+        if data[start:end] != leaf.text.encode():       # an escape stands in it: learn from another event
+            return
+        suffix, pad = data[end:], None
+        padding = document.get("obfuscation")
+        if isinstance(padding, str) and padding.isascii() and padding.isalnum():
+            head, mark, foot = suffix.partition(b'"obfuscation":"' + padding.encode() + b'"')
+            if not mark:
+                return
+            pad = (head + b'"obfuscation":"', b'"' + foot)
+        bare = suffix.replace(b" ", b"")
+        if pad is not None or bare.strip(b'"}]'):
+            bare = b""
+        if len(self._moulds) >= 4:
+            self._moulds.pop()
+        self._moulds.insert(0, Mould(name, data[:start], suffix, bare, pad, leaf.path))
+
+    def _data(self, raw: bytes) -> bytes | None:
+        event = _event(raw)
+        return event.data if event is not None else None
+
+    def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
+        event = _event(raw)
+        name = b"event: " + event.name + b"\n" if event is not None and event.name else b""
+        return name + b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+class Listed(_Read):
+    """Newline-delimited JSON."""
+
+    content_type = b"application/x-ndjson"
+
+    def __init__(self, speech: Speech, limits: StreamLimits) -> None:
+        super().__init__(speech, limits)
+        self._lines = Lines(limits.event)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        return [self._line(raw, text) for raw, text in self._lines.feed(data)]
+
+    def close(self) -> list[Frame]:
+        line = self._lines.close()
+        try:
+            out = [self._line(*line)] if line is not None else []
+        except FirewallError:
+            raise truncated() from None
+        rest = self.speech.finish()
+        if not self.complete:
+            raise truncated()
+        if rest:
+            out.append(self._frame(b"", rest))
+        return out
+
+    def _line(self, raw: bytes, data: bytes | None) -> Frame:
+        return self._frame(raw, self.speech.read(self._parse(data), False) if data is not None else [])
+
+    def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
+        return orjson.dumps(document) + b"\n"
+
+
+class Whole(_Read):
+    """One document: one frame, at the end."""
+
+    def __init__(self, speech: Speech, limits: StreamLimits) -> None:
+        super().__init__(speech, limits)
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        self._size += len(data)
+        if self._size > self.limits.body:
+            raise large()
+        self._parts.append(data)
+        return []
+
+    def close(self) -> list[Frame]:
+        raw = b"".join(self._parts)
+        if not raw.strip():
+            raise truncated()
+        found = self.speech.read(self._parse(raw), True)
+        found = found + self.speech.finish()
+        self.speech.complete = self.speech.last = True
+        return [self._frame(raw, found)]
+
+    def ending(self, after: Any, message: str) -> bytes:
+        return self.speech.withheld(message)
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        return self.speech.error(error)
+
+
+def reader(speech: Speech, content_type: bytes, limits: StreamLimits, *, lines: bool = False) -> Reader:
+    """The reader for an actual content type.
+
+    Args:
+        lines: the dialect streams NDJSON.
+
+    Raises:
+        FirewallError: upstream's fault, `unreadable_content_type`.
+    """
+    kind, _, options = content_type.partition(b";")
+    kind = kind.strip().lower()
+    charset = options.lower().replace(b" ", b"").replace(b'"', b"")
+    if b"charset=" in charset and b"charset=utf-8" not in charset and b"charset=utf8" not in charset:
+        raise unreadable("the upstream's charset is not UTF-8", "unreadable_content_type")
+    if kind == b"text/event-stream":
+        return Streamed(speech, limits)
+    if kind in (b"application/x-ndjson", b"application/jsonl", b"application/ndjson") and lines:
+        return Listed(speech, limits)
+    if kind == b"application/json":
+        return Whole(speech, limits)
+    raise unreadable("the upstream's content type is not one this dialect answers with", "unreadable_content_type")
+
+
+def _event(raw: bytes) -> Event | None:
+    events = Events(len(raw) + 1)
+    found = events.feed(raw)
+    return found[0] if found else events.close()
+
+
+def _words(rest: bytes) -> list[Leaf]:
+    """What stands in comments and other fields, unless it is a heartbeat, a number or an id."""
+    said = []
+    for line in rest.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.strip()
+        if line.rstrip() in SILENT or (field == b"retry" and value.isdigit()) or (
+                field == b"id" and value.replace(b"-", b"").replace(b"_", b"").isalnum() and len(value) <= 64):
+            continue
+        said.append(line.decode("utf-8", "replace"))
+    return [Leaf("comment", "\n".join(said))] if said else []
+
+
+def _put(leaf: Leaf, text: str) -> None:
+    if leaf.holder is None or "#" in leaf.path:
+        raise unredactable()
+    if isinstance(leaf.holder[leaf.key], str):
+        leaf.holder[leaf.key] = text
+        return
+    try:
+        leaf.holder[leaf.key] = orjson.loads(text)      # an object that was judged as JSON text
+    except orjson.JSONDecodeError:
+        raise unredactable() from None

@@ -1,0 +1,136 @@
+"""What all dialects do with a request: gather its words in order, and refuse what cannot be inspected.
+
+Refused by name, wherever it stands at the top level: fields that turn the model's own prompt format, its endpoint or
+its guards (control fields never come from a body), prompts that are no text (embeddings, token ids), and state stored
+at the vendor that nobody here has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from firewall.case import Message
+from firewall.errors import FirewallError
+from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves
+from firewall.wire.vocabulary import KEYS
+from firewall.wire.wire import malformed, refused
+
+CONTROL: frozenset[str] = frozenset("""api_base base_url api_key api_version api_type custom_llm_provider
+user_config litellm_params litellm_metadata extra_body extra_headers extra_query headers mock_response fallbacks
+guardrails guardrail guardrail_config disable_global_guardrails chat_template chat_template_kwargs
+add_special_tokens tokenizer prompt_embeds
+prompt_token_ids input_ids inputs_embeds return_token_ids return_tokens_as_token_ids kv_transfer_params vllm_xargs
+logits_processors data_sources documents_url callbacks success_callback""".split())
+STORED: frozenset[str] = frozenset("""previous_response_id conversation background container previous_interaction_id
+thread thread_id assistant_id cachedContent cached_content""".split())
+MOST = {"n": 8, "best_of": 8, "candidateCount": 8, "candidate_count": 8, "top_logprobs": 20, "max_tokens": 1_000_000,
+        "max_completion_tokens": 1_000_000, "max_output_tokens": 1_000_000, "maxOutputTokens": 1_000_000}
+SCALARS = frozenset((int, float, bool, type(None)))
+
+
+class Words:
+    """The words of one request, gathered in order."""
+
+    __slots__ = ("messages", "opaque")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.opaque: list[str] = []
+
+    def each(self, role: str, value: Any, node: Any, path: str) -> None:
+        """Every leaf is a message; an object of arguments is one, a leaf a line. Arguments whose escapes hide words
+        are shown decoded as well."""
+        lines: dict[str, list[str]] = {}
+        for leaf in leaves(value, node, path, opaque=self.opaque):
+            if spoken := _spoken(leaf.path, len(path)):
+                lines.setdefault(spoken, []).append(leaf.text)
+                continue
+            self.messages.append(Message(role, leaf.text, leaf.path))
+            if leaf.path.endswith((".arguments", ".input")) and (inside := decoded(leaf.text)):
+                self.messages.append(Message(role, inside, leaf.path + "#decoded"))
+        self.messages += [Message(role, "\n".join(said), where) for where, said in lines.items()]
+
+    def lines(self, role: str, value: Any, node: Any, path: str) -> None:
+        """All leaves of one thing are the lines of one message."""
+        found: list[Leaf] = leaves(value, node, path, opaque=self.opaque)
+        if found:
+            self.messages.append(Message(role, "\n".join([leaf.text for leaf in found]), path))
+
+    def rest(self, document: dict[str, Any], known: frozenset[str], tree: Any) -> None:
+        """Every other field: lists of definitions by item, all else as one message under its own name."""
+        for place, (name, value) in enumerate(document.items()):
+            if name in known or type(value) in SCALARS:
+                continue
+            node = tree.get(name)
+            where = name if name in KEYS else f"~{place}"
+            if where[0] == "~":
+                self.messages.append(Message("request", name, where + "#key"))
+            role = "metadata" if where in ABOUT else where if where[0] != "~" else "request"
+            if name in LISTS and type(value) is list:
+                for i, item in enumerate(value):
+                    self.lines(role, item, node.get("[]") if type(node) is dict else None, f"{where}.{i}")
+            else:
+                self.lines(role, value, node, where)
+
+
+def _spoken(path: str, start: int) -> str:
+    """The path of the object of arguments that holds a leaf, or nothing."""
+    for name in ARGUMENTS:
+        at = path.find(f".{name}.", start)
+        if at >= 0:
+            return path[:at + len(name) + 1]
+    return ""
+
+
+LISTS = frozenset(("tools", "functions", "mcp_servers"))
+ABOUT = frozenset(("metadata", "user", "safety_identifier", "prompt_cache_key", "labels"))
+
+
+def inspectable(document: dict[str, Any], stored: Iterable[str] = STORED) -> None:
+    """Refuses what cannot be inspected, and sizes that nobody needs.
+
+    Raises:
+        FirewallError: 400 `unsupported_field` or `invalid_field`; `param` names the field.
+    """
+    for name in document:
+        if name in CONTROL:
+            raise refused(name)
+    for name in stored:
+        if document.get(name) not in (None, False, ""):
+            raise refused(name)
+    for name, most in MOST.items():
+        value = document.get(name)
+        if value is not None and (type(value) is not int or not 0 <= value <= most):
+            raise FirewallError("invalid_field", "This field is out of the range that the firewall allows.", param=name)
+    metadata = document.get("metadata")
+    if type(metadata) is dict and not CONTROL.isdisjoint(metadata):
+        raise refused("metadata")
+
+
+def text(document: dict[str, Any], name: str) -> str:
+    """A field that must be a string where present."""
+    value = document.get(name)
+    if value is None:
+        return ""
+    if type(value) is not str:
+        raise malformed(name)
+    return value
+
+
+def flag(document: dict[str, Any], name: str) -> bool:
+    """A field that must be a boolean where present."""
+    value = document.get(name)
+    if value is None:
+        return False
+    if type(value) is not bool:
+        raise malformed(name)
+    return value
+
+
+def items(document: dict[str, Any], name: str) -> list[Any]:
+    """A field that must be a list of objects."""
+    value = document.get(name)
+    if type(value) is not list or not all(type(item) is dict for item in value):
+        raise malformed(name)
+    return value

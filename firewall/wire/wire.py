@@ -1,0 +1,197 @@
+"""What every dialect gives: the words of a request, a reader of its answers, and the few bytes we compose ourselves.
+
+A codec reads to judge and never to write. The only bytes it composes are refusals, endings, error bodies, and the
+re-serialised document of a redaction. `Wire` objects have no state; a `Reader` belongs to one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from firewall.case import Message
+from firewall.errors import FirewallError
+from firewall.verdict import Span
+from firewall.wire.frame import Frame
+from firewall.wire.leaves import ARGUMENTS, SPOKEN, Tree, leaves, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Args:
+        event: bytes of one event or line.
+        body: bytes of an answer that is one document.
+        copies: show every copy of words that a dialect repeats (Responses repeats them five times) as pieces. Off,
+            a copy that equals what was already judged is no piece; needed where words may be redacted.
+    """
+
+    event: int = 1_048_576
+    body: int = 16_777_216
+    copies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, read.
+
+    Args:
+        model: as the client named it.
+        stream: it asked for a stream.
+        messages: all its words. `where` is the JSON path of the leaf, or of the container whose leaves are the lines
+            of `text` (a tool definition, a schema).
+        document: the request itself.
+        opaque: paths that pass uninspected (base64 media, encrypted state).
+        place: the trie of inert paths that was used.
+    """
+
+    model: str
+    stream: bool
+    messages: tuple[Message, ...]
+    document: dict[str, Any]
+    opaque: tuple[str, ...] = ()
+    place: Tree = field(default_factory=dict, repr=False)
+
+    def rewrite(self, spans: Iterable[Span], mask: Callable[[Span], str]) -> bytes:
+        """The request with every span replaced by `mask(span)`, re-serialised. `Span.channel` is `Message.where`.
+
+        Raises:
+            FirewallError: `unredactable` where a span lies in a key, in numbers or in words that only appear decoded.
+        """
+        document = orjson.loads(orjson.dumps(self.document))
+        for where, hits in _merged(spans).items():
+            if "#" in where:
+                raise unredactable()
+            try:
+                holder, key = resolve(document, where)
+            except (LookupError, ValueError, TypeError):
+                raise unredactable() from None
+            if isinstance(holder[key], str):
+                holder[key] = cut(holder[key], [(span.start, span.end, mask(span)) for span in hits])
+            else:
+                place = SPOKEN if key in ARGUMENTS and type(holder[key]) is dict else _place(self.place, where)
+                _lines(holder[key], place, where, hits, mask)
+        return orjson.dumps(document)
+
+
+class Reader(Protocol):
+    """One answer, incrementally. The joined `raw` of all frames is the input."""
+
+    content_type: bytes
+
+    @property
+    def complete(self) -> bool:
+        """A terminal event was seen."""
+
+    @property
+    def opaque(self) -> list[str]:
+        """Paths that passed uninspected."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that ended in `data`.
+
+        Raises:
+            FirewallError: upstream's fault: `event_too_large`, `unreadable_event`, `unjudgeable_field`.
+        """
+
+    def close(self) -> list[Frame]:
+        """Upstream ended: the frames that are left. Raises FirewallError `upstream_truncated` without a terminal
+        event or a whole document."""
+
+    def ending(self, after: Any, message: str) -> bytes:
+        """The rest of a legal answer for a client that has read up to `after` (None: nothing): a refusal."""
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        """The same for a failure: the dialect's error."""
+
+    def rewrite(self, frame: Frame, texts: Sequence[str | None]) -> bytes:
+        """The frame's bytes with the i-th piece's text replaced (None: unchanged). Raises `unredactable`."""
+
+
+class Wire(Protocol):
+    """A dialect."""
+
+    name: str
+
+    def ask(self, document: dict[str, Any]) -> Asked:
+        """Finds the words. Raises FirewallError (client) for what must be refused; `param` names the path."""
+
+    def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits = ...) -> Reader:
+        """The reader for the actual content type. Raises FirewallError (upstream) `unreadable_content_type`."""
+
+    def error(self, error: FirewallError, request_id: str) -> bytes:
+        """An error body in the dialect's shape; constant texts only."""
+
+    def blocked(self, message: str, rules: tuple[str, ...], request_id: str) -> bytes:
+        """The body of the 400 for a blocked request."""
+
+    def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
+        """An unstreamed answer (HTTP 200) in place of a blocked one."""
+
+
+def refused(param: str, code: str = "unsupported_field") -> FirewallError:
+    return FirewallError(code, "This field is not supported by the firewall, because what it stands for cannot be "
+                         "inspected.", param=param)
+
+
+def malformed(param: str) -> FirewallError:
+    return FirewallError("invalid_field", "This field is missing or has the wrong type or size.", param=param)
+
+
+def unreadable(detail: str, code: str = "unreadable_event") -> FirewallError:
+    return FirewallError(code, "The answer of the upstream could not be read.", fault="upstream", status=502,
+                         detail=detail)
+
+
+def truncated() -> FirewallError:
+    return FirewallError("upstream_truncated", "The upstream's answer ended too early.", fault="upstream", status=502)
+
+
+def unredactable() -> FirewallError:
+    return FirewallError("unredactable", "The text could not be redacted.", fault="ours", status=500)
+
+
+def cut(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
+    """Replaces characters `start:end`; edits are sorted and apart."""
+    out, at = [], 0
+    for start, end, new in edits:
+        out += [text[at:start], new]
+        at = end
+    return "".join([*out, text[at:]])
+
+
+def _merged(spans: Iterable[Span]) -> dict[str, list[Span]]:
+    """Spans by channel, sorted, overlapping ones joined."""
+    out: dict[str, list[Span]] = {}
+    for span in sorted(spans):
+        row = out.setdefault(span.channel, [])
+        if row and span.start < row[-1].end:
+            row[-1] = Span(span.channel, row[-1].start, max(span.end, row[-1].end))
+        else:
+            row.append(span)
+    return out
+
+
+def _place(tree: Tree, path: str) -> Any:
+    node: Any = tree
+    for step in path.split("."):
+        if type(node) is not dict:
+            return None
+        node = node.get("[]" if step.isdigit() else step)
+    return node
+
+
+def _lines(value: Any, node: Any, path: str, hits: list[Span], mask: Callable[[Span], str]) -> None:
+    """Redacts a message that is the lines of a container's leaves: each hit lands in the leaves it touches."""
+    at = 0
+    for leaf in leaves(value, node, path):
+        size = len(leaf.text)
+        edits = [(max(span.start - at, 0), min(span.end - at, size), mask(span))
+                 for span in hits if span.start < at + size and span.end > at]
+        if edits:
+            if "#" in leaf.path:
+                raise unredactable()
+            leaf.holder[leaf.key] = cut(leaf.text, edits)
+        at += size + 1
