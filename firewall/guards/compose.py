@@ -1,0 +1,85 @@
+"""`AllOf`: several guards judge the same case, and everything they find counts.
+
+The cheap ones first, in turn: when what they found already blocks for certain, the rest is not asked. A guard that has
+no verdict means that all have none, for nobody vouched for what it would have seen; a block found before that stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from firewall.case import Case
+from firewall.guards.guard import Guard
+from firewall.verdict import Depth, Finding, Span, Verdict, decide
+
+DEPTHS: dict[str, int] = {"snap": 0, "reason": 1, "deliberate": 2}
+
+
+class AllOf:
+    """Args: `guards` in the order they are asked; the last one's name is the name of all."""
+
+    def __init__(self, *guards: Guard) -> None:
+        self.guards = guards
+
+    @property
+    def name(self) -> str:
+        return self.guards[-1].name
+
+    @property
+    def fingerprint(self) -> str:
+        return "+".join(g.fingerprint for g in self.guards)
+
+    async def start(self) -> None:
+        for guard in self.guards:
+            await guard.start()
+
+    async def close(self) -> None:
+        for guard in self.guards:
+            await guard.close()
+
+    def ready(self) -> str:
+        return next((reason for g in self.guards if (reason := g.ready())), "")
+
+    def known(self, case: Case) -> Verdict | None:
+        """All at once or nothing; the likeliest to say no is asked first."""
+        verdicts = []
+        for guard in reversed(self.guards):
+            if (verdict := guard.known(case)) is None:
+                return None
+            verdicts.append(verdict)
+        return merge(reversed(verdicts))
+
+    async def judge(self, case: Case) -> Verdict:
+        began = time.perf_counter()
+        verdicts: list[Verdict] = []
+        for guard in self.guards:
+            verdicts.append(guard.known(case) or await guard.judge(case))
+            if decide(verdicts, case.policies).action == "block":
+                break
+        return merge(verdicts, (time.perf_counter() - began) * 1e3)
+
+
+def merge(verdicts: Iterable[Verdict], ms: float | None = None) -> Verdict:
+    """One verdict with everything in it: the highest score of each rule, all spans, the earliest unsure place.
+
+    A finding without spans outweighs the same rule's spans: something is there that no cutting out removes.
+    """
+    given = list(verdicts)
+    if len(given) == 1 and ms is None:
+        return given[0]
+    score: dict[str, float] = {}
+    spans: dict[str, list[Span] | None] = {}
+    unsure: dict[str, int] = {}
+    for v in given:
+        for f in v.findings:
+            score[f.rule] = max(f.score, score.get(f.rule, 0.0))
+            kept = spans.get(f.rule, [])
+            spans[f.rule] = None if kept is None or not f.spans else [*kept, *f.spans]
+        for channel, at in v.unsure:
+            unsure[channel] = min(at, unsure.get(channel, at))
+    depth: Depth = max((v.depth for v in given), key=lambda d: DEPTHS[d], default="snap")
+    findings = tuple(Finding(rule, score[rule], tuple(sorted(set(spans[rule] or ())))) for rule in sorted(score))
+    return Verdict(given[-1].guard, findings, max((v.score for v in given), default=0.0), depth,
+                   sum(v.ms for v in given) if ms is None else ms, tuple(unsure.items()), sum(v.tokens for v in given),
+                   tuple(name for v in given for name in v.path), "\n".join(v.reason for v in given if v.reason))
