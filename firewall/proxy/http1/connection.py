@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from .server import Server
 
 NEVER = float("inf")
+FLUSH = 65536  # queued bytes that are written at once
 TURNS = 32  # pipelined requests answered in one go before other connections get their turn
 
 
 class Connection(asyncio.Protocol):
     """Glue between a transport, `request.Reader`, the app and `Reply`."""
 
-    __slots__ = ("_advancing", "_held", "_out", "_request", "_seen", "_since", "_stall", "deadline", "keep",
+    __slots__ = ("_advancing", "_held", "_out", "_queued", "_request", "_seen", "_since", "_stall", "deadline", "keep",
                  "paused", "reader", "reading", "reply", "server", "state", "transport")
 
     def __init__(self, server: Server) -> None:
@@ -41,6 +42,7 @@ class Connection(asyncio.Protocol):
         self.reply: Reply | None = None
         self._request: Request | None = None
         self._out: list[bytes] = []
+        self._queued = 0                  # bytes in _out
         self._advancing = False
         self._held = 0                    # bytes of the body counted in the server's budget
         self._since = 0.0                 # when the body began
@@ -174,10 +176,14 @@ class Connection(asyncio.Protocol):
     # -- replies
 
     def out(self, data: bytes) -> None:
-        """Queue bytes; they leave with everything else of this turn of the loop."""
+        """Queue bytes; they leave with everything else of this turn of the loop, or now when they are many (one turn
+        may bring 32 full reads of an upstream, and `writable` must answer for what is queued here too)."""
         if not self._out:
             self.server.soon(self)
         self._out.append(data)
+        self._queued += len(data)
+        if self._queued > FLUSH:
+            self.flush()
 
     def flush(self) -> None:
         """Hand what was queued to the transport in one write."""
@@ -185,6 +191,7 @@ class Connection(asyncio.Protocol):
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+            self._queued = 0
 
     def persistence(self, reply: Reply) -> bytes:
         """The connection line of an answer; also the moment at which the body no longer counts as held."""

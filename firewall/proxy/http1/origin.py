@@ -26,6 +26,8 @@ class Origin:
     def parse(url: str, *, ca: str | None = None, insecure: bool = False, sni: str | None = None) -> Origin:
         """`http(s)://host[:port][/prefix]`. Raises FirewallError (ours) for anything else: credentials, query,
         fragment, other schemes, ports out of range; and for an unreadable CA file."""
+        if any(not "!" <= c <= "~" for c in url):  # urlsplit silently drops some of them
+            raise _wrong("has characters that do not belong there")
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -38,7 +40,7 @@ class Origin:
         if parts.query or parts.fragment:
             raise _wrong("must not have a query or a fragment")
         host = parts.hostname
-        if any(not 0x21 <= ord(c) <= 0x7e or c in "/\\@%" for c in host + parts.path.replace("/", "")):
+        if any(c in "/\\@%" for c in host + parts.path.replace("/", "")):
             raise _wrong("has characters that do not belong there")
         secure = parts.scheme == "https"
         context = tls.client(ca=ca, insecure=insecure) if secure else None

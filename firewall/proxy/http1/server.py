@@ -49,6 +49,7 @@ class Server:
         self.held = 0                    # body bytes counted against `body_budget`
         self.now = 0.0                   # loop time of the last sweep
         self.date = b""
+        self.port = 0                    # listened on, after `start`
         self.loop: asyncio.AbstractEventLoop
         self._ssl = ssl
         self._max = self.limits.connections
@@ -70,15 +71,10 @@ class Server:
             self._listener = await self.loop.create_server(
                 self._connection, host, port, backlog=backlog, reuse_port=reuse_port or None, ssl=self._ssl,
                 ssl_handshake_timeout=patience)
+        self.port = int(self._listener.sockets[0].getsockname()[1])
 
     def _connection(self) -> Connection:
         return Connection(self)
-
-    @property
-    def port(self) -> int:
-        """The port listened on."""
-        assert self._listener is not None
-        return int(self._listener.sockets[0].getsockname()[1])
 
     @property
     def connections(self) -> int:
