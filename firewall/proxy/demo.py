@@ -123,7 +123,11 @@ async def show(url: str, console: Console) -> list[str]:
                         text.append(f"HTTP {reply.status} {error['code']}: {error['message']}", "bold red")
                     async for line in reply.content:
                         if line.startswith(b"data: {"):
-                            choice = json.loads(line[6:])["choices"][0]
+                            event = json.loads(line[6:])
+                            if "error" in event:
+                                text.append(f"\n{event['error']['code']}: {event['error']['message']}", "bold red")
+                                continue
+                            choice = event["choices"][0]
                             delta = choice["delta"]
                             text.append(delta.get("content") or "", "green")
                             text.append(delta.get("refusal") or "", "bold red")
@@ -135,6 +139,7 @@ async def show(url: str, console: Console) -> list[str]:
                     decision = "block" if finish == "content_filter" else reply.headers["x-firewall-decision"]
                     text.append(f"\n{decision} {policy}", "dim")
                     live.update(Panel(text, title=title, subtitle=prompt))
+            console.print()
             seen.append(decision)
     return seen
 

@@ -156,15 +156,15 @@ class Relay:
             verdict = self.guard.known(case)
             if verdict is None:
                 self.task = asyncio.get_running_loop().create_task(self.guard.judge(case))
-                self.task.add_done_callback(partial(self.thought, mark))
+                self.task.add_done_callback(partial(self.thought, mark, case.whole))
                 break
-            if not self.heard(mark, verdict):
+            if not self.heard(mark, case.whole, verdict):
                 return
             mark = gate.question()
         if self.call is not None and (gate.held or self.paused or not self.reply.writable):
             self.flow(self.call)
 
-    def thought(self, mark: int, task: asyncio.Task[Verdict]) -> None:
+    def thought(self, mark: int, whole: bool, task: asyncio.Task[Verdict]) -> None:
         """A verdict that took time has come (or did not)."""
         self.task = None
         if task.cancelled() or self.done.done() or self.gate.shut:
@@ -175,12 +175,12 @@ class Relay:
                     self.unwatched(error)
                     return
                 raise error
-            if self.heard(mark, task.result()):
+            if self.heard(mark, whole, task.result()):
                 self.turn()
         except Exception as error:
             self.broke(error)
 
-    def heard(self, mark: int, verdict: Verdict) -> bool:
+    def heard(self, mark: int, whole: bool, verdict: Verdict) -> bool:
         """One verdict about the first `mark` characters. False when it ended the exchange."""
         exchange, gate = self.exchange, self.gate
         exchange.heard(verdict)
@@ -199,7 +199,7 @@ class Relay:
                 return False
         elif "output" not in exchange.decisions:
             exchange.decided("output", Decision())
-        if gate.closed and clear < mark:        # unsure about a whole answer is no verdict
+        if whole and clear < mark:              # unsure about a whole answer is no verdict
             raise GuardDown("guard_unsure", "the guard did not vouch for a whole answer")
         self.send(gate.clear(clear))
         return True

@@ -91,6 +91,16 @@ async def test_slow_guard_holds_and_then_releases(story, canary):
         assert s.record()["asks"] <= 6          # a slow guard makes large windows
 
 
+async def test_unsure_at_the_end_is_asked_again_as_a_whole(story, canary):
+    """The stream ends while a question about a possible beginning of the word is in flight."""
+    guard = ScriptedGuard({canary: "canary/1"}, delay=0.1)
+    async with story(stream(chat_events("so ", canary[:6])), guard=guard) as s:
+        got = ""
+        async for part in await ask(s.openai(), "x", stream=True):
+            got += part.choices[0].delta.content or ""
+        assert got == "so " + canary[:6] and s.record()["ending"] == "passed"
+
+
 async def test_dead_guard_is_503_before_the_first_byte(story):
     async with story([whole(chat("x"))], guard=ScriptedGuard(mode="dead")) as s:
         with pytest.raises(openai.InternalServerError) as e:
