@@ -7,8 +7,8 @@ We POST one JSON object and expect 200 with another; the reading is strict, and 
      "messages": [{"role", "content"}, ...], "answer": [{"channel", "text"}, ...]}
     {"score": 0..1, "violated": [rule ids], "reason": text}          # violated empty: no violation
 
-`score` is the service's belief that the case violates; the violated rules are found with the larger of it and 0.5, for
-the service has said that they are violated. Redirects are never followed (the case would go to another origin), cookies
+`score` is the service's belief that the case violates. A rule that the service calls violated is found with at least its
+policy's threshold, for the service has decided. Redirects are never followed (the case would go to another origin), cookies
 are never kept, one pool of connections is reused, and leaving early closes the connection.
 """
 
@@ -74,14 +74,15 @@ class WebhookGuard:
                 while len(body) <= LARGEST and (more := await response.content.read(LARGEST + 1 - len(body))):
                     body += more
         except aiohttp.ClientConnectionError as e:
-            raise GuardDown("guard_unreachable", f"webhook: {type(e).__name__} at {self.url}") from None
+            raise GuardDown("guard_unreachable", f"webhook: {type(e).__name__} at {self.url.partition('?')[0]}") from None
         except TimeoutError:
             raise GuardDown("guard_timeout", f"webhook: no answer within {self.deadline:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
             raise GuardDown("guard_bad_answer", f"webhook: {type(e).__name__}") from None
         score, violated, reason = answer(body, case)
-        findings = tuple(Finding(rule, max(score, 0.5)) for rule in violated)
-        return Verdict(self.name, findings, max(score, 0.5) if violated else score,
+        owner = case.policies.owner
+        findings = tuple(Finding(rule, max(score, owner[rule].threshold)) for rule in violated)
+        return Verdict(self.name, findings, max([score, *(f.score for f in findings)]),
                        ms=(time.perf_counter() - began) * 1e3, path=(self.name,), reason=reason)
 
     def _open(self) -> aiohttp.ClientSession:
