@@ -1,0 +1,152 @@
+"""python -m firewall.judge: JSON lines in, verdicts out. The guard alone, for batches, sweeps and what-if runs.
+
+One object a line on standard input:
+
+    {"id", "direction": "input"|"output", "messages": [{"role", "content"}...],
+     "answer": text | [{"channel", "text"}...], "whole": true, "policies": [{"id", "text"}...]}
+
+`policies` may be left out: the configured ones are used. One object a line on standard output, in order of completion:
+
+    {"id", "decision", "rules", "score", "scores": {rule: score}, "depth", "tokens", "ms"}  or  {"id", "error": code}
+
+The first line out is {"ready": true, "guard", "fingerprint", "policies": digest}. It ends at end of input. Nothing else
+is printed, and no text of a case is ever repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from firewall import config as settings
+from firewall.case import Case, Message, Said
+from firewall.config import Config
+from firewall.errors import GuardDown, Mistakes
+from firewall.guards.build import build
+from firewall.guards.guard import Guard
+from firewall.policy import Policy, PolicySet, load
+from firewall.verdict import decide
+
+PATIENCE = 600.0        # seconds: a batch waits where a request would not
+KEPT = 4096             # ad hoc policy sets remembered
+
+
+class Judge:
+    """Answers lines. Equal policies are one object, so that a guard's own memory of rules works."""
+
+    def __init__(self, guard: Guard, policies: PolicySet) -> None:
+        self.guard, self.policies = guard, policies
+        self._sets: dict[bytes, PolicySet] = {}
+
+    def active(self, given: list[dict[str, str]] | None) -> PolicySet:
+        """The policies of one line. Raises `Mistakes`."""
+        if given is None:
+            return self.policies
+        key = orjson.dumps(given)
+        found = self._sets.get(key)
+        if found is None:
+            if len(self._sets) >= KEPT:
+                self._sets.clear()
+            found = self._sets[key] = PolicySet.of(Policy.from_text(p["id"], p["text"]) for p in given)
+        return found
+
+    async def line(self, data: bytes) -> dict[str, Any]:
+        """One line -> its answer, never an exception."""
+        id: Any = None
+        try:
+            row = orjson.loads(data)
+            id = row.get("id")
+            direction = row["direction"]
+            policies = self.active(row.get("policies")).side(direction)
+            messages = tuple(Message(m["role"], m["content"], f"messages/{i}/content")
+                             for i, m in enumerate(row.get("messages") or ()))
+            answer = row.get("answer") or ()
+            said = (Said("choice/0/text", answer),) if isinstance(answer, str) else tuple(
+                Said(a["channel"], a["text"]) for a in answer)
+            case = Case(direction, policies, messages, said, row.get("whole", True), boundary="judge")
+        except Mistakes:
+            return {"id": id, "error": "bad_policy"}
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            return {"id": id, "error": f"bad_line: {type(e).__name__}"}
+        began = time.perf_counter()
+        try:
+            verdict = self.guard.known(case) or await self.guard.judge(case)
+        except GuardDown as e:
+            return {"id": id, "error": e.code, "ms": round((time.perf_counter() - began) * 1e3, 3)}
+        decision = decide((verdict,), policies)
+        return {"id": id, "decision": decision.action, "rules": list(decision.rules), "score": verdict.score,
+                "scores": {f.rule: f.score for f in verdict.findings}, "depth": verdict.depth,
+                "tokens": verdict.tokens, "ms": round((time.perf_counter() - began) * 1e3, 3)}
+
+
+async def work(judge: Judge, concurrency: int) -> None:
+    """Reads, judges at most `concurrency` at a time, writes."""
+    loop = asyncio.get_running_loop()
+    out = sys.stdout.buffer
+    slots = asyncio.Semaphore(concurrency)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def say(value: dict[str, Any]) -> None:
+        out.write(orjson.dumps(value) + b"\n")
+        out.flush()
+
+    async def one(data: bytes) -> None:
+        try:
+            say(await judge.line(data))
+        finally:
+            slots.release()
+
+    say({"ready": True, "guard": judge.guard.name, "fingerprint": judge.guard.fingerprint,
+         "policies": judge.policies.digest})
+    while data := await loop.run_in_executor(None, sys.stdin.buffer.readline):
+        if data.strip():
+            await slots.acquire()
+            task = loop.create_task(one(data))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+async def run(config: Config, concurrency: int) -> int:
+    """Builds the configured guard, serves the lines, closes it."""
+    policies = load(config.policy_folder, config.policies.enable, config.policies.disable)
+    config = replace(config, guard=replace(config.guard, deadline=PATIENCE, memory=0, queue=16,
+                                           concurrency=max(2 * concurrency, config.guard.concurrency)))
+    guard = build(config, policies)
+    await guard.start()
+    try:
+        await work(Judge(guard, policies), concurrency)
+    finally:
+        await guard.close()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m firewall.judge", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="FILE", type=Path)
+    parser.add_argument("--policies", metavar="DIR")
+    parser.add_argument("--guard", metavar="KIND", help="embedded | vllm | transformers | remote:URL | webhook:URL")
+    parser.add_argument("--concurrency", type=int, default=8, help="cases judged at once (default 8)")
+    args = parser.parse_args(argv)
+    try:
+        config = settings.load(args.config, flags={"policies.folder": args.policies, "guard.kind": args.guard})
+        return asyncio.run(run(config, args.concurrency))
+    except Mistakes as e:
+        print("firewall.judge:", *e.lines, sep="\n  ", file=sys.stderr)
+    except GuardDown as e:
+        print(f"firewall.judge: {e.detail}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rows import BadRows, Row, name, read, row, sample
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+LINE = {"id": "a", "task": "response",
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "é"}], "label": "unsafe", "policy": None, "categories": ["x"], "adversarial": True}
+
+
+@pytest.mark.parametrize("suffix,opener", [(".jsonl", open), (".jsonl.gz", gzip.open), (".jsonl.xz", lzma.open)])
+def test_reads_the_schema_compressed_or_not(tmp_path: Path, suffix: str, opener) -> None:
+    path = tmp_path / f"set{suffix}"
+    with opener(path, "wt", encoding="utf-8") as f:
+        f.write(json.dumps(LINE) + "\n\n")
+    got = read(path)
+    assert got == [Row("a", "response", (("user", "q"), ("assistant", "é")), True, None, ("x",), "", True)]
+    assert got[0].answer == "é" and got[0].asked == (("user", "q"),) and name(path) == "set"
+    assert row(got[0].json()) == got[0]
+
+
+@pytest.mark.parametrize("change", [{"task": "both"}, {"label": "bad"}, {"messages": []},
+                                    {"messages": [{"role": "user"}]},
+                                    {"messages": [{"role": "user", "content": "no answer"}]}])
+def test_every_bad_line_is_named(tmp_path: Path, change: dict) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps(LINE) + "\n" + json.dumps(LINE | change) + "\n")
+    with pytest.raises(BadRows, match=r"set\.jsonl:2"):
+        read(path)
+
+
+def test_not_json_and_missing(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("{")
+    with pytest.raises(BadRows, match="x.jsonl:1: not JSON"):
+        read(tmp_path / "x.jsonl")
+    with pytest.raises(BadRows, match="no such file"):
+        read(tmp_path / "y.jsonl")
+
+
+def test_a_sample_is_seeded_and_keeps_order() -> None:
+    rows = [Row(str(k), "prompt", (("user", "x"),), False) for k in range(100)]
+    a, b = sample(rows, 10, 1), sample(rows, 10, 1)
+    assert a == b and a != sample(rows, 10, 2) and [int(r.id) for r in a] == sorted(int(r.id) for r in a)
+    assert sample(rows, 0) == rows
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+def test_reads_the_shared_sets() -> None:
+    rows = read(SHARED / "data" / "bench" / "xstest_prompts.jsonl.xz")
+    assert len(rows) == 450 and sum(r.unsafe for r in rows) == 200
