@@ -1,0 +1,103 @@
+"""Several workers: one port, one merged metrics page, rolling restart without a refused connection, a death survived."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.story.upstream import Upstream, chat, whole
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def running(tmp_path: Path):
+    async with Upstream([[whole(chat("x"))]]) as mu:
+        port, admin = free_port(), free_port()
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "a.md").write_text("- a rule\n")
+        (tmp_path / "firewall.toml").write_text(
+            f'[server]\nlisten="127.0.0.1:{port}"\nadmin="127.0.0.1:{admin}"\ndrain-wait=0.1\nworkers=2\n'
+            f'[upstream]\nurl="{mu.url}"\n[policies]\nfolder="p"\n[guard]\nkind="scripted"\n'
+            f'[records]\nfile="{tmp_path}/records"\n')
+        process = subprocess.Popen([sys.executable, "-m", "firewall", "--config", str(tmp_path / "firewall.toml")],
+                                   stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        assert process.stderr is not None
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            assert '"serving"' in await loop.run_in_executor(None, process.stderr.readline)
+        try:
+            yield process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                await loop.run_in_executor(None, process.wait, 15)
+            process.stderr.close()
+
+
+async def ask(url: str) -> int:
+    """One request on a connection of its own, so that a closed listener would show."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    async with aiohttp.ClientSession() as http, http.post(
+            f"{url}/v1/chat/completions", data=body, headers={"content-type": "application/json"}) as reply:
+        await reply.read()
+        return reply.status
+
+
+async def test_rolling_restart_and_death_without_a_refused_connection(running):
+    process, url, admin = running
+    parent = psutil.Process(process.pid)
+    before = {p.pid for p in parent.children()}
+    assert len(before) == 2
+    answers: list[int] = []
+    stop = False
+
+    async def load() -> None:
+        while not stop:
+            answers.append(await ask(url))
+
+    users = [asyncio.create_task(load()) for _ in range(4)]
+    await asyncio.sleep(0.5)
+    process.send_signal(signal.SIGHUP)
+    for _ in range(200):
+        await asyncio.sleep(0.1)
+        after = {p.pid for p in parent.children()}
+        if len(after) == 2 and not after & before:
+            break
+    assert not after & before and len(after) == 2
+    stop = True
+    await asyncio.gather(*users)
+    assert len(answers) > 20 and set(answers) == {200}
+
+    psutil.Process(min(after)).kill()
+    for _ in range(100):
+        await asyncio.sleep(0.1)
+        if len([p for p in parent.children() if p.status() != psutil.STATUS_ZOMBIE]) == 2:
+            break
+    assert [await ask(url) for _ in range(10)] == [200] * 10
+
+
+async def test_metrics_are_merged(running):
+    _, url, admin = running
+    for _ in range(20):
+        assert await ask(url) == 200
+    await asyncio.sleep(0.2)
+    async with aiohttp.ClientSession() as http, http.get(f"{admin}/metrics") as reply:
+        text = await reply.text()
+    counted = re.findall(r'firewall_exchanges_total\{.*ending="passed".*\} ([0-9.]+)', text)
+    assert sum(map(float, counted)) == 20
