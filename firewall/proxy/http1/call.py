@@ -68,22 +68,37 @@ class Call:
             link.drop()
 
     def close(self) -> Link | None:
-        """Mark as over and let go of the link (returned) or the attempt to get one."""
+        """Mark as over and let go of the sink and of the link (returned) or the attempt to get one."""
         self.done = True
         self.pieces = ()
+        self.sink = DEAF  # sinks hold their call: without this each exchange would wait for the cycle collector
         link, self.link = self.link, None
         if link is not None:
             link.call = None
-        elif self.task is not None:
+            return link
+        if self.task is not None:
             self.task.cancel()
         self.pool.pending.discard(self)
-        return link
+        return None
 
     def fail(self, error: FirewallError) -> None:
         """End with an error: the link is closed, the sink told."""
         if self.done:
             return
+        sink = self.sink
         link = self.close()
         if link is not None:
             link.drop()
-        self.sink.fail(error)
+        sink.fail(error)
+
+
+class _Deaf:
+    """The sink of a call that is over."""
+
+    def head(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None: ...
+    def data(self, raw: bytes) -> None: ...
+    def end(self, complete: bool) -> None: ...
+    def fail(self, error: FirewallError) -> None: ...
+
+
+DEAF = _Deaf()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 FLUSH = 65536  # queued bytes that are written at once
+SMALL = 16384  # bodies up to this size that come whole are not counted: the connection cap bounds them
 TURNS = 32  # pipelined requests answered in one go before other connections get their turn
 
 
@@ -145,11 +146,12 @@ class Connection(asyncio.Protocol):
                 if request.expect and not self.reader.waiting:
                     self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         whole = self.reader.body(request)
-        if request.length:
-            self._count(len(request.body) if whole else self.reader.received)
         if not whole:
+            self._count(self.reader.received)
             return False
-        if server.full:
+        if self._held or len(request.body) > SMALL:
+            self._count(len(request.body))
+        if server.in_flight >= server.most:
             raise FirewallError("overloaded", "Too many requests are in progress.", fault="ours", status=503,
                                 retry_after=1.0)
         self.state = "busy"
@@ -208,7 +210,7 @@ class Connection(asyncio.Protocol):
         self.flush()
         server = self.server
         server.in_flight -= 1
-        self.reply = self._request = None
+        self._release()
         if self._held:
             self._uncount()
         if not self.keep or server.draining:
@@ -224,10 +226,17 @@ class Connection(asyncio.Protocol):
         if waiting and not self._advancing:
             self._advance()
 
+    def _release(self) -> None:
+        """Let go of the reply; its callbacks hold the app's objects, which hold the reply."""
+        reply = self.reply
+        if reply is not None:
+            reply.on_gone = reply.on_writable = None
+        self.reply = self._request = None
+
     def cut(self, reset: bool) -> None:
         """The reply was aborted."""
         self.server.in_flight -= 1
-        self.reply = self._request = None
+        self._release()
         self._uncount()
         self.flush()
         if reset:
@@ -241,7 +250,7 @@ class Connection(asyncio.Protocol):
         if reply is not None:  # the app raised: it no longer owns the reply
             reply.ended = reply.gone = True
             self.server.in_flight -= 1
-            self.reply = None
+            self._release()
             if reply.started:
                 self._close()
                 return
@@ -300,8 +309,9 @@ class Connection(asyncio.Protocol):
         if reply is not None and not reply.ended:
             reply.gone = True
             self.server.in_flight -= 1
-            if reply.on_gone is not None:
-                reply.on_gone()
+            on_gone, reply.on_gone, reply.on_writable = reply.on_gone, None, None
+            if on_gone is not None:
+                on_gone()
 
     def close_idle(self) -> None:
         """Drain: close when no request has begun."""

@@ -84,7 +84,7 @@ class Link(asyncio.Protocol):
             if response.fresh:
                 response.fresh = False
                 call.pieces = ()
-                sink.head(response.status, tuple(response.headers))
+                sink.head(response.status, response.headers)
                 if self.call is not call:
                     return
             parts = response.parts
@@ -109,9 +109,10 @@ class Link(asyncio.Protocol):
         ok = self.response.reusable and not transport.get_write_buffer_size() and not transport.is_closing()
         if ok and call.paused:
             transport.resume_reading()
+        sink = call.sink
         call.close()
         self.pool.release(self, ok)
-        call.sink.end(True)
+        sink.end(True)
 
     def eof_received(self) -> None:
         call = self.call
@@ -127,8 +128,9 @@ class Link(asyncio.Protocol):
         if response.started:
             complete = exc is None and response.eof()
             call.eof_delimited = response.eof_delimited
+            sink = call.sink
             call.close()
-            call.sink.end(complete)
+            sink.end(complete)
         elif self.used and not call.heard and not call.attempt and (self._unseen or call.method in SAFE):
             call.attempt += 1
             self.call = call.link = None

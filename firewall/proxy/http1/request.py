@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import httptools
 
@@ -95,16 +96,15 @@ def refusal(code: str, public: str, status: int = 400) -> FirewallError:
 
 
 class _Ends:
-    """What llhttp tells us: header fields as it sees them, and how many messages it saw end."""
+    """What llhttp tells us: header fields as it sees them, and how many messages it saw end. A header goes from
+    llhttp into the dict without a Python frame; repeated names show in the dict's length and are read by us."""
 
-    __slots__ = ("ends", "headers")
+    __slots__ = ("ends", "headers", "on_header")
 
     def __init__(self) -> None:
-        self.headers: list[Header] = []
+        self.headers: dict[bytes, bytes] = {}
+        self.on_header = self.headers.__setitem__
         self.ends = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((_names.get(name) or _checked_name(name), value.rstrip()))
 
     def on_message_complete(self) -> None:
         self.ends += 1
@@ -113,7 +113,8 @@ class _Ends:
 class Reader:
     """Framing of one connection's requests. Not reusable after an error."""
 
-    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ends", "_left", "_limits", "_lines", "_llhttp", "peer")
+    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ends", "_left", "_limits", "_lines",
+                 "_llhttp", "peer")
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.peer = peer
@@ -170,7 +171,8 @@ class Reader:
             self._scan()
             raise
         ends = self._ends
-        ends.headers = []
+        raw = ends.headers
+        raw.clear()
         ends.ends = 0
         try:
             self._llhttp.feed_data(head)
@@ -180,10 +182,15 @@ class Reader:
         except httptools.HttpParserError:
             self._scan()
             raise refusal("bad_header", "The request head is malformed.") from None
-        headers = ends.headers
-        if len(headers) > limits.max_headers or end > limits.max_head:
+        count = head.count(b"\r\n") - 2
+        if count > limits.max_headers or end > limits.max_head:
             self._scan()
             raise refusal("head_too_large", "The request head is too large.", 431)
+        names: list[Any] = [*map(_names.get, raw)]
+        if len(raw) == count and None not in names:
+            headers = [*zip(names, map(bytes.rstrip, raw.values()))]
+        else:
+            headers = self._fields(head)
         request = self._request(said, headers)
         self._buf = buf[end:]
         self._at = self._lines = 0
@@ -293,6 +300,18 @@ class Reader:
         return Request(method, target, path, query, version, tuple(headers), b"", self.peer,
                        self._limits.max_body, keep, expect is not None and version == "1.1", length, fields)
 
+    def _fields(self, head: bytes) -> list[Header]:
+        """The header fields of a head that llhttp took, read by us: names seen for the first time, or repeated."""
+        fields = []
+        for line in head.split(b"\r\n")[1:-2]:
+            name, _, value = line.partition(b":")
+            lower = _names.get(name) or _checked_name(name)
+            if lower is None:
+                self._scan()
+                raise refusal("bad_header", "A header line is malformed.")
+            fields.append((lower, value.strip(b" \t")))
+        return fields
+
     def _scan(self) -> None:
         """Read the lines that are complete, one by one, and raise what is wrong with the first bad one."""
         buf, limits, at = self._buf, self._limits, self._at
@@ -324,9 +343,9 @@ class Reader:
             self._at = at = end + 1
 
 
-def _checked_name(name: bytes) -> bytes:
+def _checked_name(name: bytes) -> bytes | None:
     if NAME.fullmatch(name) is None:
-        raise refusal("bad_header", "A header line is malformed.")
+        return None
     lower = name.lower()
     if len(_names) < _CACHE and len(name) <= 64:
         _names[name] = lower

@@ -14,6 +14,7 @@ differently more of its good bytes may have come out before the error), bounded,
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httptools
 
@@ -23,26 +24,30 @@ from .limits import UpstreamLimits
 Header = tuple[bytes, bytes]
 
 STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?")
-_names: dict[bytes, bytes] = {}
+_names: dict[bytes, bytes] = {}                # header name as sent -> lower-case
+_statuses: dict[bytes, tuple[str, int]] = {}   # status line -> version, status
 _CACHE = 512
 
 
 def protocol_error(detail: str) -> FirewallError:
     """The upstream broke HTTP. One code for all of it; the operator's `detail` tells what."""
-    return FirewallError("upstream_protocol", "The upstream sent an answer that could not be read.", fault="upstream", status=502,
-                         detail=detail)
+    return FirewallError("upstream_protocol", "The upstream sent an answer that could not be read.",
+                         fault="upstream", status=502, detail=detail)
 
 
 class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
-    __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_limits", "_llhttp", "done", "eof_delimited",
-                 "extra", "fresh", "headers", "on_body", "parts", "started", "status", "version")
+    __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_limits", "_llhttp", "_raw", "done",
+                 "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started", "status",
+                 "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
         self.status = 0
         self.version = ""
-        self.headers: list[Header] = []
+        self.headers: tuple[Header, ...] = ()
+        self._raw: dict[bytes, bytes] = {}
+        self.on_header = self._raw.__setitem__
         self.parts: list[bytes] = []
         self.on_body = self.parts.append
         self.started = False         # a whole final head was seen
@@ -60,20 +65,17 @@ class Response:
 
     def again(self, bodyless: bool) -> None:
         """Ready for the next answer on the same connection; only after `reusable`."""
-        self.headers = []
+        self.headers = ()
         self.parts.clear()
         self.started = self.fresh = self.done = self.eof_delimited = False
         self._bodyless = bodyless
         self._interim = self._ended = 0
 
-    # -- llhttp's callbacks (`on_body` is `parts.append`)
+    # -- llhttp's callbacks (`on_body` is `parts.append`, `on_header` is `_raw.__setitem__`)
 
     def on_message_begin(self) -> None:
         if self._ended:  # a second answer behind the first: not one byte of it is taken
             raise protocol_error("bytes after the answer")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((_names.get(name) or _lower(name), value.rstrip()))
 
     def on_message_complete(self) -> None:
         self._ended += 1
@@ -121,10 +123,8 @@ class Response:
                 return
             if end > limits.max_head:
                 raise protocol_error("head too large")
-            match = STATUS.fullmatch(buf, 0, buf.find(b"\r\n"))
-            if match is None:
-                raise protocol_error("malformed status line")
-            self.status = int(match[2])
+            line = buf[:buf.find(b"\r\n")]
+            self.version, self.status = _statuses.get(line) or _status(line)
             if self.status >= 200:
                 break
             if self.status == 101:
@@ -132,16 +132,13 @@ class Response:
             self._interim += 1
             if self._interim > limits.max_interim:
                 raise protocol_error("too many 1xx answers")
-            self._feed_head(buf[:end])
+            self._fields(buf[:end])
             buf = buf[end:]
-            self.headers = []
             self._ended = 0
             self._llhttp = httptools.HttpResponseParser(self)
-        self.version = "1.1" if match[1] == b"1" else "1.0"
         self._buf = b""
         self._ended = 0
-        self._feed_head(buf[:end])
-        self._framing()
+        self._framing(self._fields(buf[:end]))
         self.started = self.fresh = True
         rest = buf[end:]
         if self._bodyless or self._ended:
@@ -149,36 +146,43 @@ class Response:
         elif rest:
             self._read(rest)
 
-    def _feed_head(self, head: bytes) -> None:
-        limits = self._limits
+    def _fields(self, head: bytes) -> dict[bytes, bytes]:
+        """Let llhttp read the head; set `headers`. Returns them by name."""
+        limits, raw = self._limits, self._raw
         if len(head) > limits.max_line and max(map(len, head.split(b"\r\n"))) > limits.max_line:
             raise protocol_error("line too long")
+        raw.clear()
         try:
             self._llhttp.feed_data(head)
         except httptools.HttpParserUpgrade:
             raise protocol_error("unasked upgrade") from None
         except httptools.HttpParserError:
             raise protocol_error("malformed head") from None
-        if len(self.headers) > limits.max_headers:
+        count = head.count(b"\r\n") - 2
+        if count > limits.max_headers:
             raise protocol_error("too many headers")
+        names: list[Any] = [*map(_names.get, raw)]
+        if len(raw) == count and None not in names:
+            self.headers = headers = (*zip(names, map(bytes.rstrip, raw.values())),)
+        else:
+            lines = [line.partition(b":") for line in head.split(b"\r\n")[1:-2]]
+            self.headers = headers = tuple([(_names.get(n) or _lower(n), v.strip(b" \t")) for n, _, v in lines])
+        return dict(headers)
 
-    def _framing(self) -> None:
+    def _framing(self, fields: dict[bytes, bytes]) -> None:
         """Where the body ends, judged by us; llhttp alone takes `gzip, chunked` and reads `gzip` to the end."""
-        coding = length = None
+        coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+        if len(fields) != len(self.headers):
+            for name in (b"transfer-encoding", b"content-length"):
+                if sum(name == n for n, _ in self.headers) > 1:
+                    raise protocol_error("repeated framing header")
+        if coding is not None and (coding.lower() != b"chunked" or self.version == "1.0" or length is not None):
+            raise protocol_error("Transfer-Encoding is not exactly chunked, in HTTP/1.1, alone")
+        if length is not None and (not length.isdigit() or len(length) > 18):
+            raise protocol_error("bad Content-Length")
         self._keep = self.version == "1.1"
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                if coding is not None or value.lower() != b"chunked" or self.version == "1.0":
-                    raise protocol_error("Transfer-Encoding is not exactly chunked")
-                coding = value
-            elif name == b"content-length":
-                if length is not None or not value.isdigit() or len(value) > 18:
-                    raise protocol_error("bad Content-Length")
-                length = value
-            elif name == b"connection" and b"close" in value.lower():
-                self._keep = False
-        if coding is not None and length is not None:
-            raise protocol_error("Content-Length beside Transfer-Encoding")
+        if b"connection" in fields:  # several of them: any that says close
+            self._keep &= not any(n == b"connection" and b"close" in v.lower() for n, v in self.headers)
         if self._bodyless or self.status in (204, 304):
             return
         self.eof_delimited = coding is None and length is None
@@ -201,3 +205,13 @@ def _lower(name: bytes) -> bytes:
     if len(_names) < _CACHE and len(name) <= 64:
         _names[name] = lower
     return lower
+
+
+def _status(line: bytes) -> tuple[str, int]:
+    match = STATUS.fullmatch(line)
+    if match is None:
+        raise protocol_error("malformed status line")
+    said = ("1.1" if match[1] == b"1" else "1.0", int(match[2]))
+    if len(_statuses) < _CACHE and len(line) <= 64:
+        _statuses[line] = said
+    return said

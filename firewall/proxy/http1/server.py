@@ -46,6 +46,7 @@ class Server:
         self.keep_alive = True           # False: every answer closes its connection (memory pressure, R13)
         self.draining = False
         self.in_flight = 0               # requests handed to the app and not ended
+        self.most: float = self.limits.max_in_flight or float("inf")
         self.held = 0                    # body bytes counted against `body_budget`
         self.now = 0.0                   # loop time of the last sweep
         self.date = b""
@@ -80,11 +81,6 @@ class Server:
     def connections(self) -> int:
         """Open connections."""
         return len(self._open)
-
-    @property
-    def full(self) -> bool:
-        """True when `max_in_flight` requests are in progress."""
-        return 0 < self.limits.max_in_flight <= self.in_flight
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on."""

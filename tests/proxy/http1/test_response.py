@@ -130,7 +130,7 @@ def test_again() -> None:
     for n in range(3):
         response.feed(CHUNKED + b"1\r\n%d\r\n0\r\n\r\n" % n)
         assert response.reusable and response.parts == [b"%d" % n] and response.fresh
-        assert response.headers == [(b"transfer-encoding", b"chunked")]
+        assert response.headers == ((b"transfer-encoding", b"chunked"),)
         response.again(False)
         assert not (response.done or response.parts or response.started)
 
