@@ -7,7 +7,6 @@ they stood in. `answer` is the model's words as runs in arrival order; a channel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from firewall.policy import Direction, PolicySet
@@ -28,9 +27,8 @@ class Said(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One question to a guard.
+class Case(NamedTuple):
+    """One question to a guard (a tuple, because one is made for every few tokens of a stream).
 
     Args:
         direction: whose words are on trial: the request's ("input") or the answer's ("output").

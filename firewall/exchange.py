@@ -43,6 +43,7 @@ class Exchange:
     path: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     asks: int = 0
+    last: Verdict | None = None
     tokens: int = 0
     guard_ms: float = 0.0
     came: int = 0               # judged characters upstream sent
@@ -65,6 +66,9 @@ class Exchange:
     def heard(self, verdict: Verdict) -> None:
         """Counts one verdict."""
         self.asks += 1
+        if verdict is self.last:        # a guard's constant answer
+            return
+        self.last = verdict
         self.tokens += verdict.tokens
         self.guard_ms += verdict.ms
         for step in verdict.path or (f"{verdict.guard}:{verdict.depth}",):

@@ -76,8 +76,8 @@ class Gate:
             return
         if self.closed:
             raise ValueError("a frame after the end")
-        for piece in frame.pieces:
-            self.mark += len(piece.text)
+        for _, text in frame.pieces:
+            self.mark += len(text)
         if frame.last:
             self.mark += 1
         self._held.append((self.mark, frame))
@@ -116,6 +116,10 @@ class Gate:
             covered = self.cleared
             if held[0][0] > covered or covered < 0:
                 return NOTHING
+            if len(held) == 1 and not held[0][1].pending:       # a fast guard and a word at a time
+                frame = held.popleft()[1]
+                self.held, self.after = 0, frame.after
+                return (frame,)
             if held[-1][0] <= covered and (not held[-1][1].pending or (self.closed and covered >= self.mark)):
                 count = len(held)       # the common case: everything leaves
             else:

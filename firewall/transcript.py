@@ -12,32 +12,34 @@ from firewall.case import Said
 class Transcript:
     """Runs of words in arrival order; neighbouring words of one channel are one run."""
 
-    __slots__ = ("_frozen", "_parts", "_runs", "_sizes")
+    __slots__ = ("_frozen", "_last", "_parts", "_runs", "_sizes")
 
     def __init__(self) -> None:
         self._frozen: list[Said] = []                       # all runs but the last
         self._parts: list[str] = []                         # words of the last run
         self._runs: list[tuple[str, int, int]] = []         # (channel, offset in it, mark before it) of every run
         self._sizes: dict[str, int] = {}
+        self._last = ""
 
     def add(self, channel: str, text: str, mark: int) -> None:
         """Appends words whose first character stands after `mark` characters of the whole answer."""
         if not text:
             return
-        size = self._sizes.get(channel, 0)
-        if not self._runs or self._runs[-1][0] != channel:
+        if channel != self._last:
             self._seal()
-            self._runs.append((channel, size, mark))
+            self._last = channel
+            self._runs.append((channel, self._sizes.setdefault(channel, 0), mark))
         self._parts.append(text)
-        self._sizes[channel] = size + len(text)
+        self._sizes[channel] += len(text)
 
     def said(self) -> tuple[Said, ...]:
         """The answer so far, for a `Case`."""
-        if not self._runs:
+        parts = self._parts
+        if not parts:
             return ()
-        if len(self._parts) > 1:
-            self._parts[:] = ["".join(self._parts)]
-        last = Said(self._runs[-1][0], self._parts[0])
+        if len(parts) > 1:
+            parts[:] = ("".join(parts),)
+        last = Said(self._last, parts[0])
         return (*self._frozen, last) if self._frozen else (last,)
 
     def mark(self, channel: str, offset: int) -> int:

@@ -27,7 +27,7 @@ from firewall.proxy import headers
 from firewall.proxy.http1.client import Call
 from firewall.proxy.http1.server import Reply
 from firewall.transcript import Transcript
-from firewall.verdict import Decision, Span, Verdict, decide
+from firewall.verdict import ALLOW, Decision, Span, Verdict, decide
 from firewall.wire.frame import Frame
 from firewall.wire.wire import Asked, Reader, StreamLimits, Wire
 
@@ -161,7 +161,7 @@ class Relay:
             if not self.heard(mark, case.whole, verdict):
                 return
             mark = gate.question()
-        if self.call is not None and (gate.held or self.paused or not self.reply.writable):
+        if (gate.held or self.paused or not self.reply.writable) and self.call is not None:
             self.flow(self.call)
 
     def thought(self, mark: int, whole: bool, task: asyncio.Task[Verdict]) -> None:
@@ -185,8 +185,8 @@ class Relay:
         exchange, gate = self.exchange, self.gate
         exchange.heard(verdict)
         clear = mark
-        for channel, offset in verdict.unsure:
-            clear = min(clear, self.transcript.mark(channel, offset))
+        if verdict.unsure:
+            clear = min(clear, *(self.transcript.mark(channel, offset) for channel, offset in verdict.unsure))
         if verdict.findings:
             decision = decide((verdict,), self.policies)
             if gate.release == "watch" and decision.action != "allow":
@@ -197,8 +197,8 @@ class Relay:
             if decision.stops:
                 self.stop(decision)
                 return False
-        elif "output" not in exchange.decisions:
-            exchange.decided("output", Decision())
+        elif gate.cleared < 0:
+            exchange.decided("output", ALLOW)
         if whole and clear < mark:              # unsure about a whole answer is no verdict
             raise GuardDown("guard_unsure", "the guard did not vouch for a whole answer")
         self.send(gate.clear(clear))
