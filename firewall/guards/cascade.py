@@ -107,7 +107,7 @@ class Cascade:
             rules = {r.id for p in left for r in p.rules}
             kept = tuple(f for f in verdict.findings if f.rule not in rules)
             settled.append(replace(verdict, findings=kept, score=max((f.score for f in kept), default=0.0)))
-            asked = replace(asked, policies=PolicySet.of(left))
+            asked = asked._replace(policies=PolicySet.of(left))
         path = tuple(step for v in settled for step in (v.path or (f"{v.guard}:{v.depth}",)))
         return replace(merge(settled, (time.perf_counter() - began) * 1e3), guard=self.name, path=path)
 
