@@ -14,7 +14,7 @@ import orjson
 from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.wire.anthropic_words import ANSWER, BLOCK, Blocks, Seen
-from firewall.wire.leaves import MEDIA, SECRET, TOKEN, Inert, passes, trie, words
+from firewall.wire.leaves import FILE, MEDIA, SECRET, TOKEN, Inert, passes, trie, words
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
@@ -38,7 +38,7 @@ INERT: Inert = {
     "messages[].content[].cache_control.ttl": words("5m 1h"),
     "messages[].content[].source.data": MEDIA,
     "messages[].content[].source.media_type": TOKEN,
-    "messages[].content[].source.file_id": TOKEN,
+    "messages[].content[].source.file_id": FILE,
     "messages[].content[].content[].source.data": MEDIA,
     "messages[].content[].content[].source.media_type": TOKEN,
 }

@@ -188,6 +188,12 @@ class Blocks:
             self.after = seen
         return out
 
+    def heard(self, channel: str, text: str) -> None:
+        if channel.endswith("/input"):
+            for index, written in self._calling.items():
+                if channel == f"{self._path(index)}.input".replace(".", "/"):
+                    written.append(text)
+
     def finish(self) -> list[Leaf]:
         return [leaf for index in list(self._calling) for leaf in self._called(index)]
 

@@ -21,7 +21,7 @@ import orjson
 
 from firewall.wire.vocabulary import KEYS
 
-Shape = frozenset[str] | Literal["token", "base64", "pad", "media", "data", "numbers", "secret", "spoken"]
+Shape = frozenset[str] | Literal["token", "base64", "pad", "media", "data", "file", "numbers", "secret", "spoken"]
 Inert = Mapping[str, Shape]
 Tree = dict[str, Any]       # a trie over path steps; leaves are shapes
 
@@ -30,6 +30,7 @@ BASE64: Final = "base64"    # signatures and encrypted state: opaque, and counte
 PAD: Final = "pad"          # random padding: at most 512 letters and digits
 MEDIA: Final = "media"      # a base64 picture, sound or document: opaque, and counted as such
 DATA: Final = "data"        # the same as a data: URL; http URLs are words
+FILE: Final = "file"        # the id of something stored at the vendor: opaque, and counted as such
 SECRET: Final = "secret"    # a credential for the vendor's own use: no model and no guard may see it
 SPOKEN: Final = "spoken"    # arguments of a call: numbers are words too
 NUMBERS: Final = "numbers"  # a list of integers that are no text (indices); strings there are words
@@ -37,10 +38,11 @@ NUMBERS: Final = "numbers"  # a list of integers that are no text (indices); str
 # Values of `type` that pass unseen wherever they stand: JSON schema's, and the parts' of all dialects.
 TYPES: frozenset[str] = frozenset("""object string number integer boolean array null text function json_schema
 json_object image_url input_audio file refusal custom grammar output_text input_text input_image input_file message
-function_call function_call_output reasoning summary_text reasoning_text tool_use tool_result image document base64 url thinking
-redacted_thinking ephemeral auto any tool none enabled disabled adaptive""".split())
+function_call function_call_output reasoning summary_text reasoning_text tool_use tool_result image document base64 url
+thinking redacted_thinking ephemeral auto any tool none enabled disabled adaptive STRING NUMBER INTEGER BOOLEAN ARRAY
+OBJECT NULL""".split())
 
-OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA))
+OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA, FILE))
 
 ARGUMENTS: frozenset[str] = frozenset(("input", "args", "arguments"))
 
@@ -79,7 +81,7 @@ def passes(shape: Any, text: str, holder: Any = None) -> bool:
     """Whether a value has the shape that lets it pass unseen."""
     if type(shape) is frozenset:
         return text in shape
-    if shape == TOKEN:
+    if shape == TOKEN or shape == FILE:
         return len(text) <= 128 and text.isascii() and not text.encode().translate(None, _TOKEN)
     if shape == PAD:
         return len(text) <= 512 and (not text or (text.isascii() and text.isalnum()))

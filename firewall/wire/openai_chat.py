@@ -13,7 +13,7 @@ import orjson
 
 from firewall.case import Message
 from firewall.errors import FirewallError
-from firewall.wire.leaves import DATA, MEDIA, TOKEN, Inert, Leaf, passes, trie, words
+from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, passes, trie, words
 from firewall.wire.openai_words import ANSWER, Choices
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
@@ -31,7 +31,7 @@ INERT: Inert = {
     "messages[].content[].input_audio.data": MEDIA,
     "messages[].content[].input_audio.format": words("wav mp3 flac opus pcm16"),
     "messages[].content[].file.file_data": DATA,
-    "messages[].content[].file.file_id": TOKEN,
+    "messages[].content[].file.file_id": FILE,
     "messages[].content[].cache_control.ttl": words("5m 1h"),
     "service_tier": words("auto default flex scale priority fast standard_only"),
     "reasoning_effort": words("none minimal low medium high xhigh max auto default"),
@@ -135,6 +135,9 @@ class Chat:
     @property
     def opaque(self) -> list[str]:
         return self.choices.opaque
+
+    def heard(self, channel: str, text: str) -> None:
+        self.choices.heard(channel, text)
 
     def again(self) -> Chat:
         return type(self)(self.asked)

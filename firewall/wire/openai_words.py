@@ -49,6 +49,7 @@ REASONING = frozenset(("reasoning_content", "reasoning", "thinking"))
 SNAPSHOTS = frozenset(("citations", "search_results", "images", "related_questions"))
 IDS = frozenset(("token_ids", "prompt_token_ids", "output_token_ids"))
 SCALARS = frozenset((int, float, bool, type(None)))
+INERT_TOP = frozenset(("id", "object", "model", "system_fingerprint", "service_tier", "provider"))
 FINISHED = ANSWER["choices[].finish_reason"]
 
 
@@ -75,6 +76,7 @@ class Choices:
         self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
         self._thinks: dict[int, frozenset[str]] = {}        # choice -> reasoning fields that go together
         self._shown: dict[str, str] = {}                    # snapshot channel -> its words
+        self._passed: dict[str, str] = {}                   # inert fields of the stream and their values
 
     def read(self, document: dict[str, Any]) -> list[Leaf]:
         """Raises FirewallError (upstream) where the shape makes judging impossible."""
@@ -86,17 +88,24 @@ class Choices:
                 for place, choice in enumerate(value):
                     self._choice(choice, place, out)
                 continue
-            if type(value) in SCALARS:
+            if type(value) in SCALARS or self._passed.get(key) == value:
                 continue
             if key in IDS and value:
                 raise unreadable("token ids in the answer", "unjudgeable_field")
             found = self._other(document, key, value, PLACE, "")
+            if not found and type(value) is str and len(self._passed) < 32 and key in INERT_TOP:
+                self._passed[key] = value
             out += self._fresh(found) if key in SNAPSHOTS else found
         return out
 
     def finish(self) -> list[Leaf]:
         """The end: arguments not yet shown decoded."""
         return [leaf for index in sorted(self.calling) for leaf in self._called(index)]
+
+    def heard(self, channel: str, text: str) -> None:
+        """More of what is written on a channel of arguments."""
+        if channel in self._written:
+            self._written[channel].append(text)
 
     def _fresh(self, found: list[Leaf]) -> list[Leaf]:
         """Without what a field that repeats itself in every chunk has already said."""
@@ -256,32 +265,38 @@ class Choices:
         return out
 
     def _logprobs(self, value: dict[str, Any], index: int, spoken: str, out: list[Leaf]) -> None:
-        """Tokens that repeat the words beside them are no piece; all others, alternatives and bytes are."""
         channel = f"choice/{index}/logprobs"
-        chosen: dict[str, str] = {}
-        top: list[str] = []
-        spelled: list[str] = []
         for key, rows in value.items():
             if key in ("content", "refusal") and type(rows) is list:
-                for row in rows:
-                    if type(row) is not dict:
-                        raise unreadable("a log-probability is no object")
-                    chosen[key] = chosen.get(key, "") + _token(row, spelled)
-                    for other in row.get("top_logprobs") or ():
-                        if type(other) is not dict:
-                            raise unreadable("a log-probability is no object")
-                        top.append(_token(other, spelled))
-                        top += _strange(other, self.opaque)
-                    top += _strange(row, self.opaque)
+                out += tokens(rows, spoken, channel, self.opaque)
             elif key == "tokens" and type(rows) is list and all(type(row) is str for row in rows):
-                chosen[key] = "".join(rows)
+                said = "".join(rows)
+                out += [Leaf(channel, said)] if said and said != spoken else []
+            elif key == "top_logprobs" and type(rows) is list and all(type(row) is dict for row in rows if row):
+                top = [token for row in rows if row for token in row]
+                out += [Leaf(channel + "/top", "\n".join(top))] if top else []
             elif type(rows) not in SCALARS:
-                top += [leaf.text for leaf in generic({key: rows}, {}, "logprobs", None, None, self.opaque)]
-        out += [Leaf(channel, text) for text in chosen.values() if text and text != spoken]
-        if top:
-            out.append(Leaf(channel + "/top", "\n".join(top)))
-        if spelled:
-            out.append(Leaf(channel + "/bytes", "\n".join(spelled)))
+                found = generic({key: rows}, {}, "logprobs", None, None, self.opaque)
+                out += [Leaf(channel + "/top", leaf.text) for leaf in found]
+
+
+def tokens(rows: list[Any], spoken: str, channel: str, opaque: list[str]) -> list[Leaf]:
+    """The words of a list of log-probabilities. Tokens that repeat the words beside them (`spoken`) are no piece; all
+    others, alternatives, and bytes that spell something else are."""
+    chosen, top, spelled = "", [], []
+    for row in rows:
+        if type(row) is not dict:
+            raise unreadable("a log-probability is no object", "unjudgeable_field")
+        chosen += _token(row, spelled)
+        for other in row.get("top_logprobs") or ():
+            if type(other) is not dict:
+                raise unreadable("a log-probability is no object", "unjudgeable_field")
+            top.append(_token(other, spelled))
+            top += _strange(other, opaque)
+        top += _strange(row, opaque)
+    out = [Leaf(channel, chosen)] if chosen and chosen != spoken else []
+    out += [Leaf(channel + "/top", "\n".join(top))] if top else []
+    return out + ([Leaf(channel + "/bytes", "\n".join(spelled))] if spelled else [])
 
 
 def _thoughts(value: Any) -> bool:

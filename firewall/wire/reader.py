@@ -22,7 +22,7 @@ from firewall.wire.body import BodyLimits, strict
 from firewall.wire.frame import Frame, Piece
 from firewall.wire.leaves import Leaf
 from firewall.wire.ndjson import Lines
-from firewall.wire.sse import Event, Events, large
+from firewall.wire.sse import Events, event, large
 from firewall.wire.wire import Reader, StreamLimits, truncated, unreadable, unredactable
 
 # Comments and fields that are nobody's words.
@@ -63,6 +63,9 @@ class Speech(Protocol):
     def finish(self) -> list[Leaf]:
         """The stream ended: words that only now are known."""
 
+    def heard(self, channel: str, text: str) -> None:
+        """Words of an open tool call that were read by a mould."""
+
     def again(self) -> Speech:
         """A new one for the same request, that has heard nothing."""
 
@@ -83,14 +86,14 @@ class Speech(Protocol):
 
 
 class Mould(NamedTuple):
-    """Events that differ in one string: `prefix`, the string, `suffix`; `pad` splits off random padding."""
+    """Slices that differ in one string: `prefix`, the string, `suffix`; `pad` splits off random padding."""
 
-    name: bytes
     prefix: bytes
     suffix: bytes
     bare: bytes             # the suffix without spaces, where it only closes; vendors pad with spaces
     pad: tuple[bytes, bytes] | None
     channel: str
+    pending: bool           # words of a tool call under way: the speech must hear them
 
 
 class _Read:
@@ -177,23 +180,26 @@ class Streamed(_Read):
         self._moulds: list[Mould] = []
 
     def feed(self, data: bytes) -> list[Frame]:
+        moulds = self._moulds
+        if moulds and self._events.between and data.find(b"\n\n") == len(data) - 2 <= self.limits.event - 2 and (
+                b"\r" not in data):
+            for mould in moulds:        # one event, alone: most of a stream
+                if data.startswith(mould.prefix) and (frame := self._poured(data, mould)) is not None:
+                    return [frame]
         out = []
-        for event in self._events.feed(data):
-            raw, name, text, _ = event
-            for mould in self._moulds:
-                if text is not None and text.startswith(mould.prefix) and name == mould.name:
-                    frame = self._poured(raw, text, mould)
-                    if frame is not None:
-                        out.append(frame)
-                        break
+        for raw in self._events.feed(data):
+            for mould in moulds:
+                if raw.startswith(mould.prefix) and (frame := self._poured(raw, mould)) is not None:
+                    out.append(frame)
+                    break
             else:
-                out.append(self._full(event))
+                out.append(self._full(raw))
         return out
 
     def close(self) -> list[Frame]:
-        event = self._events.close()
+        raw = self._events.close()
         try:
-            out = [self._full(event)] if event is not None else []
+            out = [self._full(raw)] if raw else []
         except FirewallError:
             raise truncated() from None
         rest = self.speech.finish()
@@ -204,35 +210,39 @@ class Streamed(_Read):
             out.append(self._frame(b"", rest))
         return out
 
-    def _poured(self, raw: bytes, data: bytes, mould: Mould) -> Frame | None:
+    def _poured(self, raw: bytes, mould: Mould) -> Frame | None:
         start = len(mould.prefix)
         if mould.pad is not None:
             head, foot = mould.pad
-            end = data.find(head, start)
-            pad = data[end + len(head):len(data) - len(foot)]
-            if end < 0 or len(pad) > 512 or not pad.isalnum() or not data.endswith(foot):
+            end = raw.find(head, start)
+            pad = raw[end + len(head):len(raw) - len(foot)]
+            if end < 0 or len(pad) > 512 or not pad.isalnum() or not raw.endswith(foot):
                 return None
-        elif data.endswith(mould.suffix):
-            end = len(data) - len(mould.suffix)
+        elif raw.endswith(mould.suffix):
+            end = len(raw) - len(mould.suffix)
         else:
-            end = data.rfind(b'"')
-            if not mould.bare or data[end:].replace(b" ", b"") != mould.bare:
+            end = raw.rfind(b'"')
+            if not mould.bare or raw[end:].replace(b" ", b"") != mould.bare:
                 return None
         try:
-            text = orjson.loads(b'"' + data[start:end] + b'"')      # strict: one string and nothing after it
+            text = orjson.loads(b'"' + raw[start:end] + b'"')       # strict: one string and nothing after it
         except orjson.JSONDecodeError:
             return None
         speech = self.speech
-        return Frame(raw, (Piece(mould.channel, text),) if text else (), speech.after, speech.pending)
+        if not text:
+            return Frame(raw, (), speech.after, mould.pending, False, False)
+        if mould.pending:
+            speech.heard(mould.channel, text)
+        return Frame(raw, (Piece(mould.channel, text),), speech.after, mould.pending, False, False)
 
-    def _full(self, event: Event) -> Frame:
-        raw, name, data, rest = event
+    def _full(self, raw: bytes) -> Frame:
+        name, data, rest = event(raw)
         speech = self.speech
         found: list[Leaf] = []
-        if data and data.strip():
-            if speech.done is not None and data.strip() == speech.done:
-                found = speech.finish()
+        if data and (text := data.strip()):
+            if text == speech.done:
                 speech.complete = speech.last = True
+                found = speech.finish()
                 self._moulds.clear()
             else:
                 document = self._parse(data)
@@ -240,8 +250,8 @@ class Streamed(_Read):
                 found = speech.read(document, False)
                 if (speech.after, speech.pending, speech.last, speech.complete) != before:
                     self._moulds.clear()
-                elif speech.plain and not speech.pending and not rest and len(found) == 1:
-                    self._learn(name, data, found[0], document)
+                elif speech.plain and len(found) == 1 and not rest and (not name or name in speech.names):
+                    self._learn(raw, data, found[0], document)
                 if name and name.decode("latin-1") != document.get("type") and name not in speech.names:
                     found = [*found, Leaf("event", name.decode("utf-8", "replace"))]
         elif name and name not in speech.names:
@@ -250,20 +260,21 @@ class Streamed(_Read):
             found = found + _words(rest)
         return self._frame(raw, found)
 
-    def _learn(self, name: bytes, data: bytes, leaf: Leaf, document: dict[str, Any]) -> None:
+    def _learn(self, raw: bytes, data: bytes, leaf: Leaf, document: dict[str, Any]) -> None:
         """Keeps the bytes around the one string, where that string can be found in them without doubt."""
         if type(leaf.key) is not str or type(leaf.holder) is not dict or leaf.holder[leaf.key] != leaf.text:
             return
         key = b'"' + leaf.key.encode() + b'":'
         needle = key + (b'"' if key + b'"' in data else b' "')
-        at = data.find(needle)
-        if at < 1 or data.count(key) != 1 or data[:at].rstrip()[-1:] not in (b"{", b","):
+        at, lead = raw.find(needle), raw.find(data)
+        if lead < 0 or at < lead or raw.count(key) != 1 or raw[lead:at].rstrip()[-1:] not in (b"{", b","):
             return
-        start = at + len(needle)
-        end = data.find(b'"', start)
-        if data[start:end] != leaf.text.encode():       # an escape stands in it: learn from another event
+        start = end = at + len(needle)
+        while (end := raw.find(b'"', end)) > 0 and _escaped(raw, end):
+            end += 1
+        if orjson.loads(raw[start - 1:end + 1]) != leaf.text:
             return
-        suffix, pad = data[end:], None
+        suffix, pad = raw[end:], None
         padding = document.get("obfuscation")
         if isinstance(padding, str) and padding.isascii() and padding.isalnum():
             head, mark, foot = suffix.partition(b'"obfuscation":"' + padding.encode() + b'"')
@@ -271,20 +282,18 @@ class Streamed(_Read):
                 return
             pad = (head + b'"obfuscation":"', b'"' + foot)
         bare = suffix.replace(b" ", b"")
-        if pad is not None or bare.strip(b'"}]'):
+        if pad is not None or bare.strip(b'"}]\n'):
             bare = b""
         if len(self._moulds) >= 4:
             self._moulds.pop()
-        self._moulds.insert(0, Mould(name, data[:start], suffix, bare, pad, leaf.path))
+        self._moulds.insert(0, Mould(raw[:start], suffix, bare, pad, leaf.path, self.speech.pending))
 
     def _data(self, raw: bytes) -> bytes | None:
-        event = _event(raw)
-        return event.data if event is not None else None
+        return event(raw).data
 
     def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
-        event = _event(raw)
-        name = b"event: " + event.name + b"\n" if event is not None and event.name else b""
-        return name + b"data: " + orjson.dumps(document) + b"\n\n"
+        name = event(raw).name
+        return (b"event: " + name + b"\n" if name else b"") + b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 class Listed(_Read):
@@ -338,10 +347,24 @@ class Whole(_Read):
         raw = b"".join(self._parts)
         if not raw.strip():
             raise truncated()
-        found = self.speech.read(self._parse(raw), True)
+        try:
+            found = self.speech.read(self._parse(raw), True)
+        except FirewallError as error:
+            if error.code != "unreadable_event" or raw.rstrip()[-1:] in (b"}", b"]"):
+                raise
+            raise truncated() from None         # the document ends before it is whole
         found = found + self.speech.finish()
         self.speech.complete = self.speech.last = True
         return [self._frame(raw, found)]
+
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        """An object; an array of them (Gemini) as `{"[]": [...]}`."""
+        if data.lstrip()[:1] == b"[":
+            return super()._parse(b'{"[]":' + data + b"}")
+        return super()._parse(data)
+
+    def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
+        return orjson.dumps(document["[]"] if set(document) == {"[]"} else document)
 
     def ending(self, after: Any, message: str) -> bytes:
         return self.speech.withheld(message)
@@ -373,10 +396,12 @@ def reader(speech: Speech, content_type: bytes, limits: StreamLimits, *, lines: 
     raise unreadable("the upstream's content type is not one this dialect answers with", "unreadable_content_type")
 
 
-def _event(raw: bytes) -> Event | None:
-    events = Events(len(raw) + 1)
-    found = events.feed(raw)
-    return found[0] if found else events.close()
+def _escaped(raw: bytes, quote: int) -> bool:
+    """Whether a quote is escaped: an odd number of backslashes before it."""
+    start = quote
+    while raw[start - 1] == 92:
+        start -= 1
+    return bool((quote - start) % 2)
 
 
 def _words(rest: bytes) -> list[Leaf]:

@@ -1,0 +1,204 @@
+"""Ollama: `/api/chat` and `/api/generate`, NDJSON or one document. Streaming is the default there.
+
+A refused answer ends with `done: true` and `done_reason: "content_filter"`; a failure is `{"error": text}`.
+
+`context` (generate): token ids of the whole conversation. They spell what was judged, so they pass, counted as opaque,
+with the line that ends the answer; where words may be redacted (`StreamLimits.copies`) they would bring them back and
+are refused. In a request they are a prompt that nobody can read: refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from firewall.errors import FirewallError
+from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.openai_words import tokens
+from firewall.wire.reader import reader
+from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, refused, unreadable
+
+ROLES = frozenset(("system", "user", "assistant", "tool"))
+INERT: Inert = {
+    "model": TOKEN,
+    "keep_alive": TOKEN,
+    "think": words("low medium high max"),
+    "format": words("json"),
+    "images[]": MEDIA,
+    "messages[].role": ROLES,
+    "messages[].images[]": MEDIA,
+    "messages[].tool_call_id": TOKEN,
+    "messages[].tool_calls[].id": TOKEN,
+}
+ANSWER: Inert = {
+    "model": TOKEN,
+    "remote_model": TOKEN,
+    "created_at": TOKEN,
+    "done_reason": words("stop length load unload content_filter tool_calls"),
+    "message.role": words("assistant"),
+    "message.tool_calls[].id": TOKEN,
+}
+_PLACE, _ANSWER = trie(INERT), trie(ANSWER)
+SCALARS = frozenset((int, float, bool, type(None)))
+NAMED = {"content": "text", "response": "text", "thinking": "reasoning"}
+
+
+class Ollama:
+    """One endpoint of two: `ollama-chat`, `ollama-generate`."""
+
+    inert = INERT
+    inert_answer = ANSWER
+
+    def __init__(self, chat: bool) -> None:
+        self.chat = chat
+        self.name = "ollama-chat" if chat else "ollama-generate"
+
+    def ask(self, document: dict[str, Any]) -> Asked:
+        inspectable(document)
+        model = text(document, "model")
+        stream = document.get("stream") is None or flag(document, "stream")
+        if document.get("context"):
+            raise refused("context")
+        found = Words()
+        if self.chat:
+            for i, message in enumerate(items(document, "messages")):
+                role = message.get("role")
+                known = type(role) is str and role in ROLES
+                found.each(role if known else "user", message, _PLACE["messages"]["[]"], f"messages.{i}")
+        for name, role in (("system", "system"), ("template", "template"), ("prompt", "user"), ("suffix", "user")):
+            if type(document.get(name)) not in (str, type(None)):
+                raise malformed(name)
+            found.each(role, document.get(name), None, name)
+        found.rest(document, frozenset(("messages", "system", "template", "prompt", "suffix")), _PLACE)
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
+
+    def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
+        limits = limits or StreamLimits()
+        return reader(Lines(asked, self.chat, limits.copies), content_type, limits, lines=True)
+
+    def error(self, error: FirewallError, request_id: str) -> bytes:
+        return orjson.dumps({"error": error.public})
+
+    def blocked(self, message: str, rules: tuple[str, ...], request_id: str) -> bytes:
+        return orjson.dumps({"error": message or "The request was blocked by the content policy of this service."})
+
+    def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
+        return Lines(asked, self.chat).withheld(message)
+
+
+class Seen(NamedTuple):
+    """What a client has seen open."""
+
+    model: str = ""
+    created_at: str = ""
+    ended: bool = False
+
+
+class Lines:
+    """The answer to one request (a `Speech`). Tool calls come whole, in one line."""
+
+    done: bytes | None = None
+    names: frozenset[bytes] = frozenset()
+    plain = False
+    pending = False
+
+    def __init__(self, asked: Asked, chat: bool, copies: bool = False) -> None:
+        self.asked, self.chat, self.copies = asked, chat, copies
+        self.after: Seen | None = None
+        self.last = self.complete = False
+        self.opaque: list[str] = []
+        self._calls = 0
+
+    def again(self) -> Lines:
+        return Lines(self.asked, self.chat)
+
+    def heard(self, channel: str, text: str) -> None:
+        return
+
+    def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
+        out: list[Leaf] = []
+        spoken = document.get("response") or (document.get("message") or {}).get("content") or ""
+        for key, value in document.items():
+            if key == "logprobs" and type(value) is list:
+                out += tokens(value, spoken, "choice/0/logprobs", self.opaque)
+            elif key == "message" and type(value) is dict:
+                for name, inner in value.items():
+                    self._field(value, name, inner, _ANSWER["message"], out)
+            elif key == "context" and type(value) is list and all(type(number) is int for number in value):
+                if value and (self.copies or document.get("done") is not True):
+                    raise unreadable("token ids in the answer", "unjudgeable_field")
+                self.opaque.append("context")
+            else:
+                self._field(document, key, value, _ANSWER, out)
+        if self.after is None:
+            model, created = document.get("model"), document.get("created_at")
+            self.after = Seen(model if type(model) is str and passes(TOKEN, model) else "",
+                              created if type(created) is str and passes(TOKEN, created) else "")
+        if document.get("done") is True or document.get("error"):
+            self.last = self.complete = True
+            self.after = self.after._replace(ended=True)
+        return out
+
+    def finish(self) -> list[Leaf]:
+        return []
+
+    def drop(self, document: dict[str, Any]) -> None:
+        document.pop("context", None)
+        document.pop("logprobs", None)
+
+    def _field(self, holder: dict[str, Any], key: str, value: Any, place: Any, out: list[Leaf]) -> None:
+        if type(value) in SCALARS or value == "":
+            return
+        if key in NAMED and type(value) is str:
+            out.append(Leaf(f"choice/0/{NAMED[key]}", value, holder, key))
+        elif key == "tool_calls" and type(value) is list:
+            for call in value:
+                self._call(call, place, out)
+        else:
+            for leaf in leaves({key: value}, place, "", opaque=self.opaque):
+                if "token_ids" in leaf.path:
+                    raise unreadable("token ids in the answer", "unjudgeable_field")
+                if type(value) is str and "#" not in leaf.path:
+                    leaf = leaf._replace(holder=holder, key=key)
+                out.append(leaf._replace(path=leaf.path.replace(".", "/")))
+
+    def _call(self, call: Any, place: Any, out: list[Leaf]) -> None:
+        function = call.get("function") if type(call) is dict else None
+        if type(function) is not dict:
+            raise unreadable("a tool call is no object")
+        channel = f"choice/0/tool/{self._calls}"
+        self._calls += 1
+        for key, value in function.items():
+            if key in ("name", "arguments") and type(value) not in SCALARS and value != "":
+                said = value if type(value) is str else orjson.dumps(value).decode()
+                out.append(Leaf(f"{channel}/{key}", said, function, key))
+                if key == "arguments" and (inside := decoded(said)):
+                    out.append(Leaf(f"{channel}/{key}/decoded", inside))
+            elif key not in ("name", "arguments", "index"):
+                found = leaves({key: value}, None, channel.replace("/", "."), opaque=self.opaque)
+                out += [leaf._replace(path=leaf.path.replace(".", "/")) for leaf in found]
+        rest = {key: value for key, value in call.items() if key != "function"}
+        found = leaves(rest, {"id": TOKEN}, channel.replace("/", "."), opaque=self.opaque)
+        out += [leaf._replace(path=leaf.path.replace(".", "/")) for leaf in found]
+
+    def ending(self, after: Any, message: str) -> bytes:
+        seen = after or Seen()
+        return b"" if seen.ended else self._last(seen, "" if after else message) + b"\n"
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        return self.error(error) + b"\n"
+
+    def error(self, error: FirewallError) -> bytes:
+        return orjson.dumps({"error": error.public})
+
+    def withheld(self, message: str) -> bytes:
+        return self._last(self.after or Seen(), message)
+
+    def _last(self, seen: Seen, message: str) -> bytes:
+        model = seen.model or (self.asked.model if passes(TOKEN, self.asked.model) else "")
+        said: dict[str, Any] = {"message": {"role": "assistant", "content": message}} if self.chat else {
+            "response": message}
+        return orjson.dumps({"model": model, "created_at": seen.created_at or "1970-01-01T00:00:00Z", **said,
+                             "done": True, "done_reason": "content_filter"})
