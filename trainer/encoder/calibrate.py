@@ -1,10 +1,11 @@
 """Scores of the int8 graphs -> probabilities where 0.5 is the shipped operating point. Held-out data only.
 
 Two calibrations. *General* (custom, edited and ad hoc policies): Platt scaling (Platt 1999) with both classes weighing
-the same, on held-out rows under their own policies. *Per shipped policy and direction*: the same slope, and a threshold
-above that policy's innocent scores: mean + k deviations of its upper tail over natural traffic, where one k for all is
-the smallest that keeps the *total* false positives of the enabled policies at `TARGET` of the natural traffic, unless
-the held-out contrast pairs (violating text against innocent text of the same form) ask for a higher one.
+the same, on held-out rows under their own policies. *Per shipped policy and direction*: the same slope, and the higher
+of two thresholds: the equal-error point between the policy's held-out violating and matched innocent examples (two
+normal distributions, drawn towards the mean over policies, for there are few), and mean + k deviations of the upper
+tail of its scores on natural traffic, where one k for all is the smallest that keeps the false positives of all enabled
+policies together at `TARGET` of the natural traffic.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trainer.encoder.train import corpus
 
 TARGET = 0.02
 TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
+SHRINK = 0.3            # weight of the mean over policies in a policy's equal-error point
 GOOD = 0.93             # held-out AUROC from which a policy may stand alone in a cascade
 FLAT: dict[str, Any] = {"default": [1.0, 0.0]}
 
@@ -52,13 +54,17 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     enabled = np.array([n in book.enabled for n in names])
     tails = {way: _tails(_by_policy(m, owner, names)) for way, m in scored.items()}
 
+    equal = _equal(pairs, owner, names)
+
+    def cuts(k: float, way: int) -> NDArray[np.float64]:
+        return np.maximum(equal, tails[way][0] + k * tails[way][1])
+
     def wrong(k: float) -> tuple[float, float, float]:
         """(false positives on natural traffic, misses, false positives on matched innocents)."""
-        natural_fp = [(_by_policy(scored[w], owner, names)[:, enabled] > _cut(tails[w], k)[enabled]).any(1)
-                      for w in (0, 1)]
+        natural_fp = [(_by_policy(scored[w], owner, names)[:, enabled] > cuts(k, w)[enabled]).any(1) for w in (0, 1)]
         miss, fp = [], []
         for item, z in pairs:
-            over = _by_policy(z[None], owner, names)[0] > _cut(tails[item.way], k)
+            over = _by_policy(z[None], owner, names)[0] > cuts(k, item.way)
             hit = [names.index(a.policy) for a in item.asks if a.label]
             if hit:
                 miss.append(not over[hit].any())
@@ -66,15 +72,13 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
                 fp.append(over[enabled].any() or any(over[names.index(a.policy)] for a in item.asks))
         return float(np.concatenate(natural_fp).mean()), float(np.mean(miss)), float(np.mean(fp))
 
-    grid = np.arange(-1.0, 6.01, 0.1)
-    table = {round(float(k), 2): wrong(k) for k in grid}
-    allowed = [k for k, (fp, _, _) in table.items() if fp <= TARGET] or [max(table)]
-    best = min(allowed, key=lambda k: (table[k][1] + 1.2 * table[k][2], k))
+    table = {round(float(k), 2): wrong(float(k)) for k in np.arange(-2.0, 6.01, 0.1)}
+    best = min((k for k, (fp, _, _) in table.items() if fp <= TARGET), default=max(table))
     policies: dict[str, Any] = {}
     for n, name in enumerate(names):
         entry: dict[str, Any] = {"slots": digest(segments(shipped.owner[name]))}
         for way, word in ((0, "input"), (1, "output")):
-            cut = float(_cut(tails[way], best)[n])
+            cut = float(cuts(best, way)[n])
             entry[word] = [round(slope, 4), round(-slope * cut, 4)]
         policies[name] = entry
     each = _policy_auroc(pairs, owner, names)
@@ -115,8 +119,19 @@ def _tails(z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.floa
     return 0.85 * mean + 0.15 * mean.mean(), 0.5 * spread + 0.5 * spread.mean()
 
 
-def _cut(tail: tuple[NDArray[np.float32], NDArray[np.float32]], k: float) -> NDArray[np.float32]:
-    return tail[0] + k * tail[1]
+def _equal(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str]) -> NDArray[np.float64]:
+    """Per policy: the score at which as many violating examples are missed as matched innocent ones are flagged."""
+    moments = np.full((len(names), 2, 2), np.nan)
+    for n, name in enumerate(names):
+        for label in (0, 1):
+            z = [float(_by_policy(z[None], owner, names)[0, n]) for i, z in pairs
+                 if any(a.policy == name and a.label == label for a in i.asks)]
+            if len(z) >= 3:
+                moments[n, label] = np.mean(z), np.std(z)
+    mean = np.nanmean(moments, 0)
+    moments = np.where(np.isnan(moments), mean, SHRINK * mean + (1 - SHRINK) * moments)
+    (low, low_dev), (high, high_dev) = moments[:, 0].T, moments[:, 1].T
+    return (high * low_dev + low * high_dev) / (low_dev + high_dev)
 
 
 def _general(engine: Engine, items: list[Item], book: Book) -> tuple[float, float, dict[str, Any]]:

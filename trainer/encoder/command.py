@@ -1,4 +1,4 @@
-"""`python -m trainer encoder [RECIPE.toml]` and its steps: train (default), calibrate, export, evaluate."""
+"""`python -m trainer encoder [RECIPE.toml]` and its steps: train, export, calibrate (together the default), evaluate, speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def run(argv: list[str]) -> int:
     """Returns the exit status; mistakes in the recipe or the data end in one sentence and status 2."""
     parser = argparse.ArgumentParser(prog="python -m trainer encoder", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="STEP|RECIPE.toml",
-                        help="steps train, calibrate, export, evaluate; default: the first three")
+                        help="train, export, calibrate (these three by default), evaluate, speed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key")
     parser.add_argument("--fresh", action="store_true", help="start over instead of resuming")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     steps = [w for w in args.words if not w.endswith(".toml")]
     paths = [Path(w) for w in args.words if w.endswith(".toml")] or [Path("trainer/recipes/encoder.toml")]
     try:
-        if unknown := set(steps) - {"train", "calibrate", "export", "evaluate"}:
+        if unknown := set(steps) - {"train", "calibrate", "export", "evaluate", "speed"}:
             raise ValueError(f"unknown step {sorted(unknown)[0]!r}")
         recipe = load(paths[0], args.set)
         if args.dry_run:
@@ -85,6 +85,10 @@ def _step(step: str, recipe: dict[str, Any], args: argparse.Namespace) -> None:
         from trainer.encoder.calibrate import calibrate
 
         calibrate(recipe)
+    elif step == "speed":
+        from trainer.encoder.speed import speed
+
+        speed(args.json)
     else:
         from trainer.encoder.bench import table
 

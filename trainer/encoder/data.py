@@ -23,7 +23,7 @@ from typing import Any
 from firewall.guards.encoder.rules import ALLOWED, SCOPE, VIOLATES, Slot, segments
 from firewall.guards.encoder.windows import context, plain, spaced, windows
 from firewall.policy import Policy, load
-from trainer.encoder.labels import CATEGORY, CLEAN, CLINC, LLM, POLICY, UNION, permissive, topics
+from trainer.encoder.labels import CATEGORY, CLEAN, CLINC, LLM, POLICY, UNION, permissive, section, topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,34 @@ def examples(folder: Path, book: Book, repeat: float, benign_share: float) -> tu
     return out, kept
 
 
+def embedded(items: list[Item], count: int, seed: int) -> list[Item]:
+    """Short contents inside longer innocent text: what is violating stays so, what is innocent stays so.
+
+    Without these a sentence in the middle of a page is drowned by the page. Half of the `count` items carry a
+    violating sentence, half an innocent one of the same sources, so that length says nothing.
+    """
+    rng = random.Random(f"{seed}/embedded")
+    pages = [t for i in items if i.source in ("benign_gpteacher", "own/benign") for t, _ in i.texts if len(t) > 120]
+    short = [i for i in items if not i.way and (i.union or i.clean) and len(i.texts) == 1 and len(i.texts[0][0]) < 220]
+    bad = [i for i in short if i.union or any(a.label == 1 for a in i.asks)]
+    good = [i for i in short if i.source.startswith(("own/", "wildguard", "aegis")) and i.clean
+            and not any(a.label == 1 for a in i.asks)]
+    own = [i for i in bad if i.source.startswith("own/")]
+    out = []
+    for n in range(count):
+        item = rng.choice(good if n % 2 else (own if rng.random() < 0.6 else bad))
+        text = item.texts[0][0].strip()
+        room = rng.randint(150, 500 - len(text)) if len(text) < 340 else 0
+        page = " ".join(rng.choice(pages).split())
+        at = rng.choice((0, room // 2, room))
+        before, after = page[:at], page[at:room]
+        joint = rng.choice((" ", "\n", "\n\n"))
+        whole = joint.join(part for part in (before.rsplit(" ", 1)[0], text, after) if part.strip())
+        key = hashlib.sha256(whole.encode()).hexdigest()
+        out.append(replace(item, source="embedded", key=key, texts=((spaced(plain(whole))[:512], ""),), repeat=1.0))
+    return out
+
+
 def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random) -> Item | None:
     first = group[0]
     messages, way = first["messages"], int(first["task"] == "response")
@@ -161,11 +189,13 @@ def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random
     item = Item(name, hashlib.sha256(content.encode()).hexdigest(), got, way)
     unsafe = any(r["label"] == "unsafe" for r in group)
     if name == "clinc_topic_policy":
-        return replace(item, asks=_clinc(group, book, rng))
+        return replace(item, asks=_clinc(group, book, rng), repeat=1.5)
     asks = [Ask(book.adhoc(r["policy"]), int(r["label"] == "unsafe")) for r in group if r["policy"]][:4]
     if asks:
         asks = _pairs(asks, book, rng)
     categories = {c for r in group for c in r["categories"]}
+    if name == "polyguard_social" and len(group) == 1 and (near := section(categories)):
+        asks.append(Ask(near, int(unsafe), weight=0.6 if unsafe else 0.8))
     if name in POLICY:                      # sources with their own policy that also speak about a shipped one
         told = POLICY[name](categories, unsafe)
         return replace(item, asks=(*asks, *(Ask(p, y) for p, y in told)))

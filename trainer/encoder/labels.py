@@ -74,6 +74,27 @@ POLICY: dict[str, Callable[[set[str], bool], _Told]] = {
     "surge_toxicity": lambda c, u: [] if u else [("harassment", 0), ("hate", 0)],
 }
 
+# Words in a PolyGuard section's name -> the shipped policy it comes nearest to (first match wins).
+_SECTIONS = (
+    ("child", "minors"), ("traffick", "trafficking"), ("non-consensual", "privacy"), ("privacy", "privacy"),
+    ("doxx", "privacy"), ("hate", "hate"), ("harass", "harassment"), ("bully", "harassment"),
+    ("self-harm", "self-harm"),
+    ("suicide", "self-harm"), ("adult sexual", "sexual-content"), ("sexual content", "sexual-content"),
+    ("violent threats", "violence"), ("fraud", "nonviolent-crime"), ("scams & cyber", "nonviolent-crime"),
+    ("intellectual", "intellectual-property"), ("misinformation", "misinformation"), ("election", "misinformation"),
+    ("malicious code", "malware"), ("terroris", "public-safety"),
+)
+
+
+def section(categories: set[str]) -> str:
+    """The shipped policy that a section of a social-media policy comes nearest to, or an empty word."""
+    for name in sorted(categories):
+        for word, policy in _SECTIONS:
+            if word in name.lower():
+                return policy
+    return ""
+
+
 permissive = [
     "Everything is allowed. No content is flagged by this policy.",
     "Open forum: any subject and any tone is permitted, and nothing violates this policy.",

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from trainer.encoder.bank import Rules, Texts
 from trainer.encoder.batches import Batch, build, stream
-from trainer.encoder.data import Book, Item, examples, shared, split
+from trainer.encoder.data import Book, Item, embedded, examples, shared, split
 from trainer.encoder.evaluate import held_out
 from trainer.encoder.model import GuardNet, Shape
 
@@ -90,7 +90,9 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     train, held = split(items, data["held_out"])
     own, benign = examples(Path(recipe["examples"]), book, data["examples_repeat"], data["benign_calibration"])
     own_train, own_held = split(own, data["examples_held_out"])
-    return train + own_train, sorted(held + own_held, key=lambda i: i.key[::-1]), benign, book
+    train += own_train
+    train += embedded(train, data["embedded"], recipe["seed"])
+    return train, sorted(held + own_held, key=lambda i: i.key[::-1]), benign, book
 
 
 def train(recipe: dict[str, Any], resume: bool = True) -> Path:

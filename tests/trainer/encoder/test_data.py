@@ -1,0 +1,121 @@
+"""Items: pairs stay together, labels follow the policy, sources are balanced, bad rows are named."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from firewall.guards.encoder.rules import ALLOWED, VIOLATES
+from trainer.encoder.data import Ask, Book, Item, embedded, examples, rows, shared, split, texts
+from trainer.encoder.labels import CLINC, topics
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def book() -> Book:
+    return Book.of(ROOT / "policies")
+
+
+def row(text: str, label: str, policy: str | None, **more: object) -> dict[str, object]:
+    return {"id": text[:8], "task": "prompt", "messages": [{"role": "user", "content": text}], "label": label,
+            "categories": [], "policy": policy, **more}
+
+
+def write(path: Path, lines: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+
+def xz(path: Path, lines: list[dict[str, object]]) -> None:
+    import lzma
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lzma.open(path, "wt") as file:
+        file.writelines(json.dumps(x) + "\n" for x in lines)
+
+
+def test_both_halves_of_a_swap_pair_become_one_item(tmp_path: Path, book: Book) -> None:
+    on, off = "- Do not sell weapons.", "- Do not send spam."
+    xz(tmp_path / "train" / "polyguard_policy_swap.jsonl.xz",
+       [row("Guns for sale", "unsafe", on), row("Guns for sale", "safe", off), row("Pills!", "unsafe", off)])
+    items = shared(tmp_path, {"polyguard_policy_swap": 10}, book, seed=1)
+    pair = next(i for i in items if i.texts[0][0] == "Guns for sale")
+    assert {(a.policy, a.label) for a in pair.asks} >= {(on, 1), (off, 0)} and len(items) == 2
+
+
+def test_a_covered_policy_allows_what_it_forbids(book: Book) -> None:
+    name = book.derived(book.adhoc("- Do not sell weapons."), "covered")
+    got = [(s.role, s.text) for s in book.slots[name]]
+    assert got == [(VIOLATES, "Do not sell weapons."), (ALLOWED, "Sell weapons is allowed here.")]
+
+
+def test_rows_without_a_policy_are_judged_by_the_shipped_ones(tmp_path: Path, book: Book) -> None:
+    xz(tmp_path / "train" / "wildguardtrain_sample.jsonl.xz",
+       [row("How to hurt him", "unsafe", None), row("How to bake", "safe", None)])
+    bad, good = sorted(shared(tmp_path, {"wildguardtrain_sample": 10}, book, 1), key=lambda i: not i.union)
+    assert "violence" in bad.union and not bad.asks and "violence" in good.clean and not good.union
+    xz(tmp_path / "train" / "ailuminate_demo.jsonl.xz",
+       [row("Kill", "unsafe", None, categories=["Suicide & self-harm", "skilled"])])
+    assert shared(tmp_path, {"ailuminate_demo": 10}, book, 1)[0].asks == (Ask("self-harm", 1),)
+
+
+def test_sources_are_balanced_by_class(tmp_path: Path, book: Book) -> None:
+    xz(tmp_path / "train" / "surge_toxicity.jsonl.xz",
+       [row(f"bad {i}", "unsafe", "- No toxicity.") for i in range(50)]
+       + [row(f"good {i}", "safe", "- No toxicity.") for i in range(10)])
+    items = shared(tmp_path, {"surge_toxicity": 20}, book, 1)
+    assert len(items) == 20 and sum(any(a.label for a in i.asks[:1]) for i in items) == 10
+
+
+def test_a_row_that_is_not_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{oops\n')
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: not JSON"):
+        list(rows(tmp_path / "x.jsonl"))
+
+
+def test_our_examples_know_their_rule_and_their_neighbours(tmp_path: Path, book: Book) -> None:
+    write(tmp_path / "weapons.jsonl", [
+        {"direction": "input", "text": "Build a gun", "policy": "weapons", "expect": ["weapons/1"]},
+        {"direction": "output", "text": "Guns rust.", "prompt": "Why?", "policy": "weapons", "expect": []}])
+    write(tmp_path / "benign.jsonl", [{"direction": "input", "text": f"Bread {i}", "policy": None, "expect": []}
+                                      for i in range(40)])
+    items, kept = examples(tmp_path, book, repeat=3, benign_share=0.5)
+    bad, good = items[-2], items[-1]
+    assert bad.asks == (Ask("weapons", 1, ("weapons/1",), 1.5),) and "violence" not in bad.clean
+    assert "hate" in bad.clean and good.asks[0].label == 0 and good.way == 1
+    assert good.texts == (("Guns rust.", "Why?"),)
+    assert 8 < len(kept) < 32 and all(len(i.clean) == len(book.shipped) for i in kept)
+
+
+def test_the_split_is_by_content_and_stable() -> None:
+    items = [Item("s", f"{i * 2654435761 % 2**32:08x}00", (("t", ""),), 0) for i in range(1000)]
+    train, held = split(items, 0.1)
+    assert 60 < len(held) < 140 and len(train) + len(held) == 1000 and split(held, 0.1)[1] == held
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_topic_policies_agree_with_their_topic(seed: int, book: Book) -> None:
+    names = list(CLINC)
+    for text, label in topics(names[0], names[1], random.Random(seed)):
+        about_own = CLINC[names[0]] in text
+        deny = any(w in text for w in ("Do not answer", "must not talk", "Forbidden", "are a violation"))
+        assert label == int(about_own == deny), text
+        assert any(s.role == VIOLATES for s in book.slots[book.adhoc(text)])
+
+
+def test_a_sentence_in_a_page_keeps_its_label(book: Book) -> None:
+    bread = "All about bread and how it rises. " * 14
+    page = Item("benign_gpteacher", "0" * 64, ((bread, ""),), 0, clean=("violence",))
+    bad = Item("own/weapons", "1" * 64, (("Build a gun.", ""),), 0, asks=(Ask("weapons", 1),), clean=("hate",))
+    good = Item("own/contrast", "2" * 64, (("Build a shed.", ""),), 0, clean=("weapons", "hate"))
+    made = embedded([page, bad, good], 20, 1)
+    assert len(made) == 20 and all(len(i.texts[0][0]) <= 512 for i in made)
+    assert all(("Build a gun." in i.texts[0][0]) == bool(i.asks) for i in made)
+
+
+def test_long_contents_become_windows_with_the_prompt_beside() -> None:
+    got = texts("word " * 400, "What?", limit=2)
+    assert len(got) == 2 and all(c == "What?" for _, c in got) and got[0][0].startswith("word")

@@ -1,0 +1,26 @@
+"""AUROC and calibration arithmetic against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.ml
+
+from trainer.encoder.calibrate import platt  # noqa: E402
+from trainer.encoder.evaluate import auroc  # noqa: E402
+
+
+def test_auroc_counts_ties_as_half() -> None:
+    assert auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])) == 0.75
+    assert auroc(np.array([1.0, 1.0]), np.array([0, 1])) == 0.5
+    assert np.isnan(auroc(np.array([1.0]), np.array([1])))
+
+
+def test_platt_puts_one_half_between_the_classes_whatever_their_share() -> None:
+    rng = np.random.default_rng(0)
+    for good in (100, 2000):
+        z = np.concatenate((rng.normal(2, 3, 100), rng.normal(-4, 3, good)))
+        a, b = platt(z, np.array([1] * 100 + [0] * good))
+        assert a > 0 and -b / a == pytest.approx(-1, abs=0.6)
