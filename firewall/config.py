@@ -62,6 +62,7 @@ class Guard:
     cascade: bool = False
     dialect: str = "ours"
     deadline: float = 3.0
+    patience: float = 0.1
     concurrency: int = 8
     queue: int = 4
     memory: int = 4096

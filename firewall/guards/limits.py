@@ -33,15 +33,16 @@ class Limits:
 
     Args:
         deadline: seconds for one question, waiting and retry included.
+        patience: more seconds for every thousand characters on trial: a long text takes long to read.
         failures, cooldown: the breaker opens after so many failures in a row, and probes after so many seconds.
         slots, queue: questions at the same time, and waiting ones (default 4 x slots).
         memory: verdicts remembered (0: none); `memory_bytes` bounds their size. Questions about an answer still
             being written are not remembered: they hardly ever come twice.
     """
 
-    def __init__(self, guard: Guard, *, deadline: float = 3.0, failures: int = 5, cooldown: float = 5.0,
+    def __init__(self, guard: Guard, *, deadline: float = 3.0, patience: float = 0.0, failures: int = 5, cooldown: float = 5.0,
                  slots: int = 16, queue: int | None = None, memory: int = 4096, memory_bytes: int = 8 << 20) -> None:
-        self.guard, self.deadline = guard, deadline
+        self.guard, self.deadline, self.patience = guard, deadline, patience
         self.breaker, self.queue = Breaker(failures, cooldown), Queue(slots, queue)
         self.memory = Memory(memory, memory_bytes)
         self._closed = False
@@ -84,17 +85,20 @@ class Limits:
         if wait := self.breaker.admit(time.monotonic()):
             raise GuardDown("guard_breaker_open", f"guard {self.name} failed {self.breaker.row} times in a row",
                             retry_after=round(wait, 1))
+        deadline = self.deadline
+        if self.patience:
+            deadline += self.patience * sum(len(text) for _, text in case.trial()) / 1000
         try:
-            async with asyncio.timeout(self.deadline):
+            async with asyncio.timeout(deadline):
                 await self.queue.enter(case.tenant)
                 began = time.monotonic()
                 try:
-                    verdict = checked(await self._ask(case, began + self.deadline), case)
+                    verdict = checked(await self._ask(case, began + deadline), case)
                 finally:
                     self.queue.leave(case.tenant, time.monotonic() - began)
         except TimeoutError:
             self.breaker.failed(time.monotonic())
-            raise GuardDown("guard_timeout", f"guard {self.name} took longer than {self.deadline:g} s") from None
+            raise GuardDown("guard_timeout", f"guard {self.name} took longer than {deadline:.1f} s") from None
         except GuardDown as e:
             (self.breaker.dropped if e.code in PROVOKED else lambda: self.breaker.failed(time.monotonic()))()
             raise
