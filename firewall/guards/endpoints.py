@@ -1,0 +1,203 @@
+"""OpenAI-compatible servers as one engine: least-loaded with prefix affinity, strict reading, abort by hanging up.
+
+Affinity: questions with the same word (an exchange's boundary) prefer the same server by rendezvous hashing, because
+its prefix cache holds their transcript; when that server has `SLACK` more questions in flight than the idlest one, the
+idlest takes over. A server that refuses connections rests for a moment. Only /v1/completions is used: it takes token
+ids, so that no server-side chat template stands between our prompt and the model.
+
+Against vLLM the extensions are used (`cache_salt`, `logprob_token_ids`, `structured_outputs`, `priority`); a plain
+OpenAI-compatible server gets the plain fields only (`extended=False`) and text where it takes no ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from firewall.errors import GuardDown, Mistakes
+from firewall.guards.compose import DEPTHS
+from firewall.guards.engine import Ask, Reply
+
+SLACK = 4
+REST = 2.0              # seconds a server that refused is left alone
+LARGEST = 4 << 20       # bytes of an answer
+
+
+@dataclass
+class Endpoint:
+    """One server. `url` is `http(s)://host:port[/v1]` or `unix:/path`."""
+
+    url: str
+    active: int = 0
+    down_until: float = 0.0
+    session: aiohttp.ClientSession | None = None
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://", "unix:")) or any(c.isspace() for c in self.url):
+            raise Mistakes([f"guard.kind: {self.url!r} is no address; write remote:http://127.0.0.1:8000"])
+        self.url = self.url.rstrip("/").removesuffix("/v1")
+
+    def open(self, deadline: float, key: str) -> aiohttp.ClientSession:
+        if self.session is None or self.session.closed:
+            unix = self.url.startswith("unix:")
+            self.session = aiohttp.ClientSession(
+                "http://engine" if unix else self.url + "/",
+                connector=aiohttp.UnixConnector(self.url[5:], limit=0) if unix else aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=deadline, sock_connect=2),
+                headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}))
+        return self.session
+
+
+class Endpoints:
+    """Args:
+        urls: servers that all serve the same model.
+        model: its name; "" takes the first that the servers list.
+        context: tokens; 0 asks the servers (`max_model_len`).
+        deadline: seconds for one completion.
+        extended: the servers are vLLM.
+    """
+
+    def __init__(self, urls: Sequence[str], model: str = "", *, context: int = 0, deadline: float = 30.0,
+                 extended: bool = True, priority: bool = False, key: str = "") -> None:
+        if not urls:
+            raise Mistakes(["guard.kind: remote needs an address, e.g. remote:http://127.0.0.1:8000"])
+        self.endpoints = [Endpoint(u) for u in urls]
+        self.model, self.context, self.deadline, self.extended = model, context, deadline, extended
+        self.priority, self._key, self._problem = priority, key, "not connected yet"
+
+    async def start(self) -> None:
+        """Asks every server for its models. One that answers is enough; a model nobody serves is a mistake."""
+        problems = [p for e in self.endpoints if (p := await self._meet(e))]
+        self._problem = "; ".join(problems) if len(problems) == len(self.endpoints) else ""
+
+    async def close(self) -> None:
+        for e in self.endpoints:
+            if e.session:
+                await e.session.close()
+                e.session = None
+
+    def ready(self) -> str:
+        return self._problem and f"remote guard: {self._problem}"
+
+    async def complete(self, ask: Ask) -> Reply:
+        if self._problem:
+            await self.start()
+            if self._problem:
+                raise GuardDown("guard_unreachable", self.ready())
+        endpoint = self.choose(ask.affinity)
+        endpoint.active += 1
+        try:
+            status, said = await self._call(endpoint, "POST", "v1/completions", self.body(ask))
+        finally:
+            endpoint.active -= 1
+        if status != 200:
+            raise _refused(status, said)
+        return reply(said)
+
+    def choose(self, affinity: str) -> Endpoint:
+        now = time.monotonic()
+        up = [e for e in self.endpoints if e.down_until <= now] or self.endpoints
+        idlest = min(up, key=lambda e: e.active)
+        likes = max(up, key=lambda e: hashlib.blake2b(f"{affinity}\0{e.url}".encode(), digest_size=8).digest())
+        return likes if likes.active < idlest.active + SLACK else idlest
+
+    def body(self, ask: Ask) -> dict[str, Any]:
+        """Greedy, as in validation; never a sampling parameter from outside."""
+        out: dict[str, Any] = {"model": self.model, "prompt": ask.prompt, "max_tokens": ask.limit, "temperature": 0,
+                               "n": 1, "stream": False}
+        if ask.stop:
+            out["stop"] = list(ask.stop)
+        if ask.limit == 1:
+            out["logprobs"] = 20 if self.extended else 5
+        if self.extended:
+            out |= {"cache_salt": ask.salt} if ask.salt else {}
+            if ask.watch and ask.limit == 1:
+                # the next token is masked to the two; their log-probabilities are those before the mask
+                out |= {"logprob_token_ids": list(ask.watch), "allowed_token_ids": list(ask.watch), "logprobs": 1,
+                        "return_tokens_as_token_ids": True}
+            if ask.pattern:
+                out["structured_outputs"] = {"regex": ask.pattern}
+            if self.priority:
+                out["priority"] = DEPTHS[ask.depth]
+        return out
+
+    async def _meet(self, endpoint: Endpoint) -> str:
+        try:
+            status, said = await self._call(endpoint, "GET", "v1/models", None)
+            served = {m["id"]: m for m in said["data"]} if status == 200 else {}
+        except GuardDown as e:
+            return e.detail
+        except (KeyError, TypeError):
+            served = {}
+        if not served:
+            return f"{endpoint.url} does not list its models (status {status})"
+        self.model = self.model or next(iter(served))
+        if self.model not in served:
+            raise Mistakes([f"guard.model: {endpoint.url} serves {', '.join(sorted(served))}, not {self.model!r}"])
+        length = served[self.model].get("max_model_len")
+        if isinstance(length, int) and length > 0:
+            self.context = min(self.context or length, length)
+        return ""
+
+    async def _call(self, endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        """(status, decoded JSON). Leaving this closes the connection, which aborts the request in the engine."""
+        try:
+            async with endpoint.open(self.deadline, self._key).request(
+                    method, path, data=None if body is None else orjson.dumps(body), allow_redirects=False) as response:
+                data = bytearray()
+                async for part in response.content.iter_any():
+                    data += part
+                    if len(data) > LARGEST:
+                        raise GuardDown("guard_bad_answer", "the engine's answer has no end")
+        except aiohttp.ClientConnectionError as e:
+            endpoint.down_until = time.monotonic() + REST
+            raise GuardDown("guard_unreachable", f"{endpoint.url}: {type(e).__name__}") from None
+        except TimeoutError:
+            raise GuardDown("guard_timeout", f"{endpoint.url}: no answer within {self.deadline:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as e:
+            raise GuardDown("guard_bad_answer", f"{endpoint.url}: {type(e).__name__}") from None
+        try:
+            return response.status, orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if response.status == 200:
+                raise GuardDown("guard_bad_answer", f"{endpoint.url}: the answer is not JSON") from None
+            return response.status, None
+
+
+def reply(said: Any) -> Reply:
+    """A completions answer, strictly read. Raises `GuardDown("guard_bad_answer")`."""
+    try:
+        [choice] = said["choices"]
+        text, usage = choice["text"], said.get("usage") or {}
+        tops = (choice.get("logprobs") or {}).get("top_logprobs") or [{}]
+        first = {_token(t): float(p) for t, p in (tops[0] or {}).items() if p is not None}
+        details = usage.get("prompt_tokens_details") or {}
+        if not isinstance(text, str):
+            raise TypeError
+        return Reply(text, first, int(usage.get("prompt_tokens") or 0), int(details.get("cached_tokens") or 0),
+                     int(usage.get("completion_tokens") or 0), choice.get("finish_reason") == "length")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        raise GuardDown("guard_bad_answer", "the engine's answer has not the form of a completion") from None
+
+
+def _token(name: str) -> int | str:
+    return int(name[9:]) if name.startswith("token_id:") else name
+
+
+def _refused(status: int, said: Any) -> GuardDown:
+    """The engine's own words may repeat the prompt: they are searched, never kept."""
+    words = str(said).lower()[:4000]
+    if status in (400, 413, 422) and any(w in words for w in ("context length", "max_model_len", "maximum model length",
+                                                              "too long", "longer than")):
+        return GuardDown("guard_too_long", f"the engine refused the prompt's length (status {status})")
+    if status in (429, 503):
+        code = "guard_overloaded" if status == 503 else "guard_error"
+        return GuardDown(code, f"the engine is full (status {status})")
+    return GuardDown("guard_error" if status >= 500 else "guard_bad_answer", f"the engine answered: status {status}")
