@@ -12,6 +12,7 @@ While a request is in progress at most `read_ahead` bytes (and one segment) of w
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ...errors import FirewallError
@@ -58,7 +59,8 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=limits.high_water, low=limits.low_water)
         peer = transport.get_extra_info("peername")
         self.reader = Reader(limits, peer[0] if isinstance(peer, tuple) else "")
-        self.deadline = server.now + limits.first_byte_timeout
+        self.deadline = server.now + (min(1.0, limits.first_byte_timeout) if server.draining
+                                      else limits.first_byte_timeout)
         server.joined(self)
 
     def data_received(self, data: bytes) -> None:
@@ -67,18 +69,17 @@ class Connection(asyncio.Protocol):
             return
         reader = self.reader
         reader.feed(data)
-        if state == "busy":
-            if reader.waiting > self.server.limits.read_ahead:
-                self._reading(False)
-            return
-        if state == "wait":
-            self.state = "head"
-            self.deadline = self.server.now + self.server.limits.header_timeout
-        self._advance()
+        if state != "busy":
+            if state == "wait":
+                self.state = "head"
+                self.deadline = self.server.now + self.server.limits.header_timeout
+            self._advance()
+        if reader.waiting > self.server.limits.read_ahead:
+            self._reading(False)
 
     def eof_received(self) -> None:
         if self.state == "body" and self._request is not None:
-            self._refuse(FirewallError("body_incomplete", "The request body ended early."))
+            self._refuse(incomplete())
         self._lost()
         if self.state != "linger":  # the transport flushes what waits and closes; not for ever
             self.state = "closing"
@@ -99,7 +100,11 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self._stall = NEVER
         reply = self.reply
-        if reply is not None and not reply.gone and reply.on_writable is not None:
+        if reply is None:  # the next request waited for its turn to be answered
+            if self.state == "head":
+                self.deadline = self.server.now + self.server.limits.header_timeout
+                self._advance()
+        elif not reply.gone and reply.on_writable is not None:
             reply.on_writable()
 
     # -- requests
@@ -128,8 +133,12 @@ class Connection(asyncio.Protocol):
             return False
         server, request = self.server, self._request
         if request is None:
+            if self.paused:  # answers wait for a client that does not read: no more of them
+                return False
             request = self.reader.head()
             if request is None:
+                if not self.reading:
+                    self._reading(True)
                 return False
             self._request = request
             self.state = "body"
@@ -147,6 +156,8 @@ class Connection(asyncio.Protocol):
                     self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         whole = self.reader.body(request)
         if not whole:
+            if not self.reading:
+                self._reading(True)
             self._count(self.reader.received)
             return False
         if self._held or len(request.body) > SMALL:
@@ -221,7 +232,7 @@ class Connection(asyncio.Protocol):
         self.state = "head" if waiting else "wait"
         limits = server.limits
         self.deadline = server.now + (limits.header_timeout if waiting else limits.idle_timeout)
-        if not self.reading:
+        if not self.reading and waiting <= limits.read_ahead:
             self._reading(True)
         if waiting and not self._advancing:
             self._advance()
@@ -305,7 +316,10 @@ class Connection(asyncio.Protocol):
         """The client left."""
         self._uncount()
         self._out.clear()
-        reply, self.reply, self._request = self.reply, None, None
+        reply, request, self.reply, self._request = self.reply, self._request, None, None
+        if request is not None and reply is None:  # inside its body: nobody to answer, but something to record
+            with suppress(Exception):
+                self.server.app.refused(incomplete(), request)
         if reply is not None and not reply.ended:
             reply.gone = True
             self.server.in_flight -= 1
@@ -324,12 +338,15 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Compare the clocks; `now` is when the next sweep will be, so nothing is closed later than promised."""
-        if self.paused and self._stall < now:
-            size = self.transport.get_write_buffer_size()
-            if size >= self._seen:
-                self.transport.abort()
+        if self.paused:
+            if self._stall < now:
+                size = self.transport.get_write_buffer_size()
+                if size >= self._seen:
+                    self.transport.abort()
+                    return
+                self._seen, self._stall = size, now + self.server.limits.write_stall
+            if self.state == "head":
                 return
-            self._seen, self._stall = size, now + self.server.limits.write_stall
         if self.state == "body":
             limits = self.server.limits
             lasted = now - self._since
@@ -343,3 +360,8 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             self.transport.abort()
+
+
+def incomplete() -> FirewallError:
+    """The client left inside its body."""
+    return FirewallError("body_incomplete", "The request body ended early.")

@@ -150,13 +150,14 @@ class Reader:
         buf, limits = self._buf, self._limits
         if not buf:
             return None
-        if buf[0] == 13 and not self._crlf and not self._at:
+        at = self._at
+        if buf[0] == 13 and not self._crlf and not at:
             if len(buf) < 2:
                 return None
             if buf[1] == 10:
                 self._crlf = True
                 self._buf = buf = buf[2:]
-        end = buf.find(b"\r\n\r\n", self._at - 2 if self._at else 0) + 4
+        end = buf.find(b"\r\n\r\n", at - 2 if at else 0) + 4
         if end < 4:
             if buf:
                 self._scan()
@@ -211,12 +212,11 @@ class Reader:
             return self._chunks(request, buf)
         if length > request.limit:
             raise refusal("body_too_large", "The request body is too large.", 413)
-        if self._body is None and len(buf) >= length:
-            whole = buf if len(buf) == length else buf[:length]
-            self._buf = buf[length:]
-            request.body = whole
-            return self._end(whole)
         if self._body is None:
+            if len(buf) >= length:
+                request.body = whole = buf[:length]  # the same object when nothing follows
+                self._buf = buf[length:]
+                return self._end(whole)
             self._body, self._left = bytearray(), length
         take = buf[:self._left]
         self._buf = buf[len(take):]

@@ -307,6 +307,53 @@ async def test_a_client_that_leaves_inside_its_body(house) -> None:
     client.close()
 
 
+async def test_a_reset_inside_a_body_is_on_record(house) -> None:
+    h = await house()
+    client = await h.client()
+    client.send(POST[:-1])
+    await until(lambda: any(c.state == "body" for c in h.server._open))
+    client.writer.transport.abort()
+    await until(lambda: h.server.connections == 0)
+    assert [e.code for e in h.app.refusals] == ["body_incomplete"] and h.fake.opened == 0
+
+
+async def test_a_client_that_asks_and_never_reads_is_not_answered_for_ever(house) -> None:
+    h = await house(limits=Limits(write_stall=0.5, tick=0.05))
+    asked = 0
+
+    def answer(request, reply) -> None:
+        nonlocal asked
+        asked += 1
+        reply.answer(200, b"", b"x" * 10_000)
+
+    h.app.request = answer
+    reader, writer = await asyncio.open_connection("127.0.0.1", h.server.port, limit=1024)
+    writer.transport.set_write_buffer_limits(high=1 << 30)
+    writer.write(POST * 100_000)
+    await until(lambda: any(c.paused for c in h.server._open))
+    await asyncio.sleep(0.1)
+    (connection,) = h.server._open
+    stood = asked
+    assert connection.transport.get_write_buffer_size() < 65536 + 2 * 10_500
+    assert connection.reader.waiting < 65536 + 300_000
+    await asyncio.sleep(0.1)
+    assert asked == stood < 100_000
+    await until(lambda: h.server.connections == 0)  # the stall
+    writer.transport.abort()
+
+
+async def test_a_pipeline_that_waited_for_its_reader_goes_on(house) -> None:
+    h = await house()
+    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * 20_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", h.server.port, limit=1024)
+    writer.write(POST * 2000)
+    for _ in range(2000):
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 3)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        await reader.readexactly(20_000)
+    writer.close()
+
+
 async def test_caps(house) -> None:
     async def never(fake: Fake, reader, writer) -> None:
         await read_request(reader)
