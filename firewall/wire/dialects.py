@@ -7,7 +7,8 @@ from firewall.wire.gemini import Gemini
 from firewall.wire.ollama import Ollama
 from firewall.wire.openai_chat import OpenAIChat
 from firewall.wire.openai_completions import OpenAICompletions
+from firewall.wire.openai_responses import OpenAIResponses
 from firewall.wire.wire import Wire
 
 WIRES: dict[str, Wire] = {wire.name: wire for wire in (
-    OpenAIChat(), OpenAICompletions(), Anthropic(), Gemini(), Ollama(chat=True), Ollama(chat=False))}
+    OpenAIChat(), OpenAIResponses(), OpenAICompletions(), Anthropic(), Gemini(), Ollama(chat=True), Ollama(chat=False))}

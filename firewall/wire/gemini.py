@@ -230,6 +230,7 @@ class Candidates:
     def _call(self, call: dict[str, Any], index: int, out: list[Leaf]) -> None:
         if call.get("name") or index not in self._open:
             self._calls[index] = self._calls.get(index, -1) + 1
+            self._path.pop(index, None)
         channel = f"choice/{index}/tool/{self._calls[index]}"
         if call.get("willContinue") is True:
             self._open.add(index)

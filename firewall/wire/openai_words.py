@@ -283,7 +283,9 @@ class Choices:
 def tokens(rows: list[Any], spoken: str, channel: str, opaque: list[str]) -> list[Leaf]:
     """The words of a list of log-probabilities. Tokens that repeat the words beside them (`spoken`) are no piece; all
     others, alternatives, and bytes that spell something else are."""
-    chosen, top, spelled = "", [], []
+    chosen = ""
+    top: list[str] = []
+    spelled: list[str] = []
     for row in rows:
         if type(row) is not dict:
             raise unreadable("a log-probability is no object", "unjudgeable_field")

@@ -1,0 +1,314 @@
+"""Where the words are in an answer of OpenAI's Responses API.
+
+The same words come up to five times: as deltas, in `.done`, in the finished part, in the finished item and in the final
+response, which also repeats the request's instructions and tools. Channels are named by where the words stand in the
+final response, `item/0/content/0/text`, `item/1/arguments`, `item/0/summary/0/text`, for all of them: so a copy is
+known by its channel, and one that equals what was said there is no new piece. A copy that differs is a piece on a
+channel of its own. With `copies` (words may be redacted) every copy is one: `item/0/content/0/text/response.completed`.
+
+A call is pending from its item's start until its end; then arguments whose escapes hide words are shown decoded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.openai_words import tokens
+from firewall.wire.wire import Asked, unreadable
+
+STATUS = words("in_progress completed incomplete failed cancelled queued searching calling interpreting generating")
+ITEM_TYPES = words("""message reasoning function_call function_call_output custom_tool_call custom_tool_call_output
+    mcp_call mcp_list_tools mcp_approval_request mcp_approval_response web_search_call file_search_call
+    code_interpreter_call code_interpreter_call_output image_generation_call computer_call computer_call_output
+    local_shell_call local_shell_call_output shell_call shell_call_output apply_patch_call apply_patch_call_output
+    tool_search_call tool_search_output compaction program program_output output_text refusal summary_text
+    reasoning_text url_citation file_citation container_file_citation file_path search open_page find_in_page find logs
+    image exit timeout container_reference auto delete_file create_file update_file function custom direct x_search_call
+    text""")
+_PART: Inert = {
+    "type": ITEM_TYPES,
+    "annotations[].type": ITEM_TYPES,
+    "annotations[].file_id": TOKEN,
+    "annotations[].container_id": TOKEN,
+}
+_ITEM: Inert = {
+    "id": TOKEN, "type": ITEM_TYPES, "status": STATUS, "role": words("assistant"), "call_id": TOKEN,
+    "phase": words("commentary final_answer"),
+    "container_id": TOKEN, "encrypted_content": BASE64, "result": MEDIA, "execution": words("client server"),
+    "output_format": words("png webp jpeg"), "quality": words("auto low medium high"), "size": TOKEN,
+    "background": words("auto opaque transparent"), "approval_request_id": TOKEN,
+    "caller.type": ITEM_TYPES, "caller.caller_id": TOKEN,
+    "action.type": ITEM_TYPES | words("click scroll keypress type wait screenshot move drag double_click exec"),
+    "operation.type": ITEM_TYPES, "environment.type": ITEM_TYPES | words("local container_auto"),
+    "environment.container_id": TOKEN,
+    "outputs[].type": ITEM_TYPES, "output[].outcome.type": ITEM_TYPES, "summary[].type": ITEM_TYPES,
+    **{f"content[].{path}": shape for path, shape in _PART.items()},
+}
+_RESPONSE: Inert = {
+    "id": TOKEN, "object": words("response"), "status": STATUS, "model": TOKEN, "service_tier": TOKEN,
+    "truncation": words("auto disabled"), "tool_choice": words("auto none required"),
+    "text.format.type": words("text json_object json_schema"), "text.verbosity": words("low medium high"),
+    "reasoning.effort": TOKEN, "reasoning.summary": words("auto concise detailed"), "reasoning.mode": TOKEN,
+    "reasoning.context": TOKEN, "prompt_cache_retention": words("24h in_memory in-memory"),
+    "incomplete_details.reason": words("max_output_tokens content_filter"),
+    "error.code": TOKEN,
+    **{f"output[].{path}": shape for path, shape in _ITEM.items()},
+    **{f"content_filters[].{path}": shape for path, shape in {
+        "source_type": words("prompt completion"),
+        **{f"content_filter_results.{name}.severity": words("safe low medium high")
+           for name in ("hate", "self_harm", "sexual", "violence")}}.items()},
+}
+_DONE = words("""response.created response.queued response.in_progress response.completed response.incomplete
+    response.failed response.output_item.added response.output_item.done response.content_part.added
+    response.content_part.done response.output_text.delta response.output_text.done
+    response.output_text.annotation.added response.refusal.delta response.refusal.done
+    response.function_call_arguments.delta response.function_call_arguments.done response.custom_tool_call_input.delta
+    response.custom_tool_call_input.done response.mcp_call_arguments.delta response.mcp_call_arguments.done
+    response.mcp_call.in_progress response.mcp_call.completed response.mcp_call.failed
+    response.mcp_list_tools.in_progress response.mcp_list_tools.completed response.mcp_list_tools.failed
+    response.code_interpreter_call_code.delta response.code_interpreter_call_code.done
+    response.code_interpreter_call.in_progress response.code_interpreter_call.interpreting
+    response.code_interpreter_call.completed response.reasoning_text.delta response.reasoning_text.done
+    response.reasoning_summary_text.delta response.reasoning_summary_text.done response.reasoning_summary_part.added
+    response.reasoning_summary_part.done response.web_search_call.in_progress response.web_search_call.searching
+    response.web_search_call.completed response.file_search_call.in_progress response.file_search_call.searching
+    response.file_search_call.completed response.image_generation_call.in_progress
+    response.image_generation_call.generating response.image_generation_call.partial_image
+    response.image_generation_call.completed response.shell_call_command.added response.shell_call_command.delta
+    response.shell_call_command.done response.shell_call_output_content.delta response.shell_call_output_content.done
+    response.audio.delta response.audio.done response.audio.transcript.delta response.audio.transcript.done
+    error keepalive""")
+ANSWER: Inert = {
+    "type": _DONE, "item_id": TOKEN, "obfuscation": PAD, "delta.type": ITEM_TYPES, "call_id": TOKEN,
+    "partial_image_b64": MEDIA, "output_format": words("png webp jpeg"), "quality": words("auto low medium high"),
+    "size": TOKEN, "background": words("auto opaque transparent"),
+    **{f"part.{path}": shape for path, shape in _PART.items()},
+    **{f"annotation.{path[14:]}": shape for path, shape in _PART.items() if path.startswith("annotations[].")},
+    **{f"item.{path}": shape for path, shape in _ITEM.items()},
+    **{f"response.{path}": shape for path, shape in _RESPONSE.items()},
+}
+PLACE = trie({**ANSWER, **{path: shape for path, shape in _RESPONSE.items() if path not in ANSWER}})
+_WHOLE = trie(_RESPONSE)
+SCALARS = frozenset((int, float, bool, type(None)))
+# What a vendor's server runs itself and shows in `status` only; all other calls leave whole.
+SERVED = frozenset(("web_search_call", "file_search_call", "image_generation_call", "x_search_call"))
+# Event -> (field that holds the words, where they stand in the final response).
+TEXTS: dict[str, tuple[str, str]] = {}
+for _name, _field, _place in (
+        ("output_text", "text", "item.{o}.content.{c}.text"), ("refusal", "refusal", "item.{o}.content.{c}.refusal"),
+        ("reasoning_text", "text", "item.{o}.content.{c}.text"),
+        ("reasoning_summary_text", "text", "item.{o}.summary.{s}.text"),
+        ("function_call_arguments", "arguments", "item.{o}.arguments"),
+        ("mcp_call_arguments", "arguments", "item.{o}.arguments"),
+        ("custom_tool_call_input", "input", "item.{o}.input"),
+        ("code_interpreter_call_code", "code", "item.{o}.code"),
+        ("shell_call_command", "command", "item.{o}.action.commands.{k}"),
+        ("audio.transcript", "transcript", "audio.transcript")):
+    TEXTS[f"response.{_name}.delta"] = ("delta", _place)
+    TEXTS[f"response.{_name}.done"] = (_field, _place)
+TEXTS["response.shell_call_command.added"] = ("command", "item.{o}.action.commands.{k}")
+
+
+class Seen(NamedTuple):
+    """What a client has seen open."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    sequence: int = -1
+    ended: bool = False
+
+
+class Output:
+    """The words of one answer, and its state (the reading half of a `Speech`)."""
+
+    done: bytes | None = b"[DONE]"
+    names: frozenset[bytes] = frozenset(name.encode() for name in _DONE)
+    plain = False       # every event has its own sequence number
+
+    def __init__(self, asked: Asked, copies: bool = False) -> None:
+        self.asked, self.copies = asked, copies
+        self.after: Seen | None = None
+        self.last = self.complete = False
+        self.opaque: list[str] = []
+        self._calls: set[int] = set()               # output indices of calls under way
+        self._said: dict[str, list[str]] = {}       # channel -> its words
+        self._sent: frozenset[str] | None = None    # the request's words, once an echo came
+        self._event = ""
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._calls)
+
+    def heard(self, channel: str, text: str) -> None:
+        return
+
+    def finish(self) -> list[Leaf]:
+        return [leaf for index in sorted(self._calls) for leaf in self._called(index)]
+
+    def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
+        out: list[Leaf] = []
+        if whole and "type" not in document:
+            self._event = "whole"
+            self._response(document, out)
+            self.last = self.complete = True
+            return out
+        type_ = document.get("type")
+        self._event = type_ if type(type_) is str else ""
+        spoken = TEXTS.get(self._event)
+        known: tuple[str, ...] = ("type",)
+        if spoken is not None and type(document.get(spoken[0])) is str:
+            path = self._channel(document, spoken[1])
+            self._say(Leaf(path, document[spoken[0]], document, spoken[0]), self._event.endswith(".delta"), out)
+            if document.get("logprobs"):
+                self._logprobs(document["logprobs"], document[spoken[0]], path, out)
+            known = ("type", spoken[0], "logprobs")
+        elif type(document.get("item")) is dict and self._event.startswith("response.output_item."):
+            self._item(document["item"], _index(document, "output_index"), "item", out)
+            known = ("type", "item")
+        elif type(document.get("part")) is dict:
+            place = "item.{o}.summary.{s}" if "summary" in self._event else "item.{o}.content.{c}"
+            self._part(document["part"], self._channel(document, place), PLACE["part"], out)
+            known = ("type", "part")
+        elif type(document.get("annotation")) is dict:
+            place = self._channel(document, "item.{o}.content.{c}.annotations.{a}")
+            self._walk(document["annotation"], PLACE["annotation"], place, out)
+            known = ("type", "annotation")
+        elif type(document.get("response")) is dict:
+            self._response(document["response"], out)
+            known = ("type", "response")
+        elif self._event.startswith("response.shell_call_output_content."):
+            for name in ("delta", "output"):
+                if type(document.get(name)) in (dict, list):
+                    self._walk(document[name], None, self._channel(document, "item.{o}.output.{k}"), out)
+            known = ("type", "delta", "output")
+        for key, value in document.items():
+            if key not in known and type(value) not in SCALARS:
+                self._walk({key: value}, PLACE, "", out, document)
+        self._mark(document)
+        return out
+
+    def _mark(self, document: dict[str, Any]) -> None:
+        seen = self.after or Seen()
+        response = document.get("response")
+        if type(response) is dict and not seen.id:
+            name, model, created = response.get("id"), response.get("model"), response.get("created_at")
+            seen = seen._replace(id=name if type(name) is str and passes(TOKEN, name) else "",
+                                 model=model if type(model) is str and passes(TOKEN, model) else "",
+                                 created=created if type(created) is int else 0)
+        number = document.get("sequence_number")
+        if type(number) is int and number > seen.sequence:
+            seen = seen._replace(sequence=number)
+        if self._event in ("response.completed", "response.incomplete", "response.failed", "error") or (
+                "error" in document and document["error"]):
+            self.last = self.complete = True
+            self._calls.clear()
+            seen = seen._replace(ended=True)
+        self.after = seen
+
+    def _channel(self, document: dict[str, Any], place: str) -> str:
+        return place.format(o=_index(document, "output_index"), c=_index(document, "content_index"),
+                            s=_index(document, "summary_index"), k=_index(document, "command_index"),
+                            a=_index(document, "annotation_index"))
+
+    def _response(self, response: dict[str, Any], out: list[Leaf]) -> None:
+        for key, value in response.items():
+            if type(value) in SCALARS:
+                continue
+            if key == "output" and type(value) is list:
+                for index, item in enumerate(value):
+                    self._item(item, index, "output", out)
+            elif key == "error":
+                self._walk({key: value}, _WHOLE, "response", out, response)
+            else:
+                found: list[Leaf] = []
+                self._walk({key: value}, _WHOLE, "response", found, response)
+                out += [leaf for leaf in found if self.copies or leaf.text not in self._request()]
+
+    def _request(self) -> frozenset[str]:
+        """The request's words: what the vendor repeats of it was judged there."""
+        if self._sent is None:
+            self._sent = frozenset(leaf.text for leaf in leaves(self.asked.document))
+        return self._sent
+
+    def _item(self, item: Any, index: int, where: str, out: list[Leaf]) -> None:
+        if type(item) is not dict:
+            raise unreadable("an item is no object")
+        type_ = item.get("type")
+        call = type(type_) is str and type_.endswith("_call") and type_ not in SERVED
+        if call and self._event == "response.output_item.added":
+            self._calls.add(index)
+        path = f"item.{index}"
+        for key, value in item.items():
+            if type(value) in SCALARS or value == "":
+                continue
+            if key == "content" and type(value) is list:
+                for place, part in enumerate(value):
+                    self._part(part, f"{path}.content.{place}", PLACE["part"], out)
+            else:
+                self._walk({key: value}, PLACE["item"], path, out, item)
+        if call and self._event != "response.output_item.added":
+            out += self._called(index)
+
+    def _part(self, part: Any, path: str, place: Any, out: list[Leaf]) -> None:
+        if type(part) is not dict:
+            raise unreadable("a part is no object")
+        for key, value in part.items():
+            if type(value) in SCALARS or value == "" or value == []:
+                continue
+            if key == "logprobs":
+                self._logprobs(value, str(part.get("text", "")), path + ".text", out)
+            else:
+                self._walk({key: value}, place, path, out, part)
+
+    def _logprobs(self, rows: Any, spoken: str, path: str, out: list[Leaf]) -> None:
+        if type(rows) is not list:
+            raise unreadable("log-probabilities are no list", "unjudgeable_field")
+        channel = path.replace(".", "/") + "/logprobs"
+        delta = self._event.endswith(".delta")
+        for leaf in tokens(rows, spoken, channel, self.opaque):
+            self._say(leaf._replace(path=leaf.path.replace("/", ".")), delta, out)
+
+    def _walk(self, value: Any, place: Any, path: str, out: list[Leaf], holder: Any = None) -> None:
+        """Any leaves, each a copy or new. `holder` is the container that a one-field `value` was taken from."""
+        for leaf in leaves(value, place, path, opaque=self.opaque):
+            if leaf.path.endswith("#ints") and "token" in leaf.path:
+                raise unreadable("token ids in the answer", "unjudgeable_field")
+            if holder is not None and leaf.holder is value and "#" not in leaf.path:
+                leaf = leaf._replace(holder=holder)
+            self._say(leaf, False, out)
+
+    def _say(self, leaf: Leaf, delta: bool, out: list[Leaf]) -> None:
+        """Words on their channel: more of them, or a copy of what was said there."""
+        if not leaf.text:
+            return
+        channel = leaf.path.replace(".", "/")
+        said = self._said.setdefault(channel, [])
+        if delta or not said:
+            said.append(leaf.text)
+            out.append(leaf._replace(path=channel))
+            return
+        if len(said) > 1:
+            said[:] = ["".join(said)]
+        if self.copies:
+            out.append(leaf._replace(path=f"{channel}/{self._event}"))
+        elif said[0] != leaf.text:
+            self._say(leaf._replace(path=f"{leaf.path}.copy"), False, out)
+
+    def _called(self, index: int) -> list[Leaf]:
+        """A call is whole: what the escapes of its arguments hide."""
+        self._calls.discard(index)
+        out: list[Leaf] = []
+        for name in ("arguments", "input"):
+            inside = decoded("".join(self._said.get(f"item/{index}/{name}", ())))
+            if inside:
+                self._say(Leaf(f"item.{index}.{name}.decoded", inside), False, out)
+        return out
+
+
+def _index(document: dict[str, Any], name: str) -> int:
+    value = document.get(name, 0)
+    if type(value) is not int or not 0 <= value < 100_000:
+        raise unreadable("an index is no small number")
+    return value

@@ -1,0 +1,63 @@
+"""A dialect's understanding of one answer, whatever its framing: where its words are, and what a client has open."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from firewall.errors import FirewallError
+from firewall.wire.leaves import Leaf
+
+
+class Speech(Protocol):
+    """A dialect's understanding of one answer. `Leaf.path` is the channel of the words.
+
+    Attributes:
+        after: what a client has seen open; replaced, never changed, so that frames can carry it.
+        pending: something is open that must leave whole.
+        last: the answer has ended (finish reason).
+        complete: a terminal event, or the end of every choice, was seen.
+        opaque: paths that passed uninspected.
+        done: data that ends the stream without being JSON, or None.
+        names: event names that are nobody's words (besides the document's own `type`).
+        plain: whether moulds may be used.
+    """
+
+    after: Any
+    last: bool
+    complete: bool
+    done: bytes | None
+    names: frozenset[bytes]
+    plain: bool
+
+    @property
+    def pending(self) -> bool: ...
+
+    @property
+    def opaque(self) -> list[str]: ...
+
+    def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
+        """The words of an event (or of a whole answer), and the state after it."""
+
+    def finish(self) -> list[Leaf]:
+        """The stream ended: words that only now are known."""
+
+    def heard(self, channel: str, text: str) -> None:
+        """Words of an open tool call that were read by a mould."""
+
+    def again(self) -> Speech:
+        """A new one for the same request, that has heard nothing."""
+
+    def drop(self, document: dict[str, Any]) -> None:
+        """Removes what spells changed words a second time (logprobs)."""
+
+    def ending(self, after: Any, message: str) -> bytes:
+        """See `Reader.ending`."""
+
+    def fault(self, after: Any, error: FirewallError) -> bytes:
+        """See `Reader.fault`."""
+
+    def withheld(self, message: str) -> bytes:
+        """A whole answer in place of a blocked one."""
+
+    def error(self, error: FirewallError) -> bytes:
+        """A whole error body."""
