@@ -74,7 +74,7 @@ def family(e: Example, rng: random.Random, crowd: int = 4) -> list[Example]:
     kinds = {"present": (owner + rest, True), "absent": (rest, False), "permissive": (permissive + rest, False),
              "exception": (excepted + rest, False)}
     return [replace(e, id=f"{e.id}#{kind}", group=e.group or e.id, kind=kind, unsafe=unsafe,
-                    rules=e.rules if unsafe else (), case=replace(e.case, policies=PolicySet.of(active)))
+                    rules=e.rules if unsafe else (), case=e.case._replace(policies=PolicySet.of(active)))
             for kind, (active, unsafe) in kinds.items()]
 
 
@@ -98,7 +98,7 @@ def varied(e: Example, options: Pairs, rng: random.Random) -> Example:
         rng.shuffle(active)
         active = [replace(p, rules=tuple(rng.sample(p.rules, len(p.rules)))) for p in active]
     return replace(e, rules=tuple(sorted(names[r] for r in e.rules)),
-                   case=replace(e.case, policies=PolicySet(tuple(active))))
+                   case=e.case._replace(policies=PolicySet(tuple(active))))
 
 
 def _worded(id: str, text: str, rng: random.Random) -> str:
@@ -132,7 +132,7 @@ def partial(e: Example, rng: random.Random, safe: Example | None = None) -> list
 
 
 def _cut(e: Example, text: str, at: int, unsafe: bool, kind: str) -> Example:
-    case = replace(e.case, answer=(Said("text", text[:at]),), whole=False)
+    case = e.case._replace(answer=(Said("text", text[:at]),), whole=False)
     return replace(e, id=f"{e.id}#{kind}", case=case, unsafe=unsafe, rules=e.rules if unsafe else (), kind=kind,
                    group=e.group or e.id)
 
@@ -146,9 +146,9 @@ def injected(e: Example, rng: random.Random) -> Example | None:
     last = rng.random() < 0.7
     if e.case.direction == "output":
         text = e.words
-        case = replace(e.case, answer=(Said("text", f"{text}\n{order}" if last else f"{order}\n{text}"),))
+        case = e.case._replace(answer=(Said("text", f"{text}\n{order}" if last else f"{order}\n{text}"),))
     else:
         *before, m = e.case.messages
         text = f"{m.text}\n{order}" if last else f"{order}\n{m.text}"
-        case = replace(e.case, messages=(*before, Message(m.role, text, m.where)))
+        case = e.case._replace(messages=(*before, Message(m.role, text, m.where)))
     return replace(e, id=f"{e.id}#injected", case=case, kind="injected", group=e.group or e.id)

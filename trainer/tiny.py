@@ -40,7 +40,8 @@ def config(shape: str, tokenizer: Any = None, positions: int = 4096) -> Any:
                                          "pad_token_id": tokenizer.pad_token_id}
     return Qwen2Config(vocab_size=s.vocab or len(tokenizer), hidden_size=s.hidden, num_hidden_layers=s.layers,
                        num_attention_heads=s.heads, num_key_value_heads=s.kv, intermediate_size=s.inner,
-                       tie_word_embeddings=s.tied, max_position_embeddings=positions, rope_theta=1e6, **ends)
+                       tie_word_embeddings=s.tied, max_position_embeddings=positions, rope_theta=1e6,
+                       initializer_range=0.5 * s.hidden ** -0.5, **ends)
 
 
 def model(shape: str, tokenizer: Any, seed: int = 0, positions: int = 4096) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from firewall.case import Case
 from firewall.errors import Mistakes
-from firewall.template import Segment, render
+from firewall.template import TASK, Segment, render
 from firewall.verdict import CLOSE, OPEN, Depth
 
 END = "<|im_end|>"
@@ -72,9 +72,11 @@ def make(texts: Iterator[str] | Iterable[str], size: int, folder: Path) -> Any:
     bpe.decoder = decoders.ByteLevel()
     special = [PAD, "<|im_start|>", END]
     bpe.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=size - 2, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=size - 3, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False))
     bpe.add_tokens([AddedToken(t, normalized=False, special=False) for t in (OPEN, CLOSE)])
+    # the fixed instructions are one token: a small guard spends its context on policies and evidence
+    bpe.add_special_tokens([AddedToken(TASK, normalized=False, special=True)])
     made = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END,
                                    clean_up_tokenization_spaces=False)
     folder.mkdir(parents=True, exist_ok=True)

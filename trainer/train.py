@@ -73,8 +73,8 @@ def sft(recipe: Recipe, learner: Learner, tokenizer: Any, examples: Sequence[Exa
         stop: int = 0) -> dict[str, float]:
     """Trains on built traces, or on what `lesson` makes of an example; the last step's metrics.
 
-    A trace's wording and depth come from (seed, step, id). `stage` "corpus" is plain language modelling on the same rows (for models that start from nothing). `stop` ends
-    after so many steps as if by schedule (tests).
+    A trace's wording and depth come from (seed, step, id). `stage` "corpus" is plain language modelling on the same
+    rows (for models that start from nothing). `stop` ends after that step (tests).
     """
     o = recipe.sft
     epochs = o.corpus if stage == "corpus" else o.epochs

@@ -16,28 +16,27 @@ from trainer.data import Example
 
 BAD = ("knife", "gun", "bomb", "rifle", "sword", "dagger")
 GOOD = ("cake", "apple", "piano", "kite", "lamp", "teapot")
-SAY = ("sell me a {}", "where is my {}", "I want a {} now", "show the {} to us", "one {} please")
 ARMS = PolicySet((Policy("arms", "Arms", (Rule("arms/1", "Asking for arms."),)),))
 
 
 def examples(count: int, seed: int = 0) -> list[Example]:
-    """Rows whose label is decided by one word."""
+    """Shopping lists: of arms, or of harmless things."""
     rng = random.Random(seed)
     out = []
     for i in range(count):
         unsafe = i % 2 == 0
-        text = rng.choice(SAY).format(rng.choice(BAD if unsafe else GOOD))
+        text = " ".join(rng.choice(BAD if unsafe else GOOD) for _ in range(8))
         case = Case("input", ARMS, (Message("user", text),), boundary="f00d")
         out.append(Example(f"w{seed}-{i}", case, unsafe, ("arms/1",) if unsafe else (), "world", "CC0-1.0"))
     return out
 
 
-def formed(count: int, seed: int = 0) -> list[Example]:
-    """The same rows with labels by coin: what they teach is the form of an answer and nothing else."""
+def rough(count: int, seed: int = 0, right: float = 0.75) -> list[Example]:
+    """The same rows with every third label or so wrong: a cold start that knows the form and half the task."""
     rng = random.Random(seed + 1)
     out = []
     for e in examples(count, seed + 7):
-        unsafe = rng.random() < 0.5
+        unsafe = e.unsafe == (rng.random() < right)
         out.append(replace(e, unsafe=unsafe, rules=("arms/1",) if unsafe else ()))
     return out
 
@@ -60,6 +59,6 @@ def recipe(out: Path, **changes: Any) -> recipes.Recipe:
         sft=recipes.Sft(on=True, epochs=1, batch=16, micro=16, lr=3e-3, warmup=5, longest=1024),
         grpo=recipes.Grpo(group=8, prompts=8, micro=8, temperature=1.0, top_p=1.0, repetition=1.0, longest_prompt=512,
                           longest_answer=48, lr=2e-3, steps=40, share_prefix=True),
-        reward=recipes.Reward(strict=True), engine=recipes.Engine(zero=0, threads=1, save_every=1000))
+        reward=recipes.Reward(strict=True), engine=recipes.Engine(zero=0, beta2=0.95, threads=1, save_every=1000))
     return replace(made, **{k: replace(getattr(made, k), **v) if isinstance(v, dict) else v
                             for k, v in changes.items()})

@@ -1,0 +1,246 @@
+"""What each command does, from a recipe to files under `recipe.out`.
+
+    data/       train.jsonl, validation.jsonl, report.json          trainer data
+    tokenizer/  where the recipe names none                         made at the first need
+    corpus/ sft/ grpo/   checkpoints                                trainer sft, trainer grpo
+    *.jsonl *.png board/                                            metrics
+    sft-model/  model/   Hugging Face folders with firewall.json    end of a stage; trainer export
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from firewall.errors import Mistakes
+from firewall.template import Segment, render, target
+from trainer import prepare, scale, traces
+from trainer import tokenizer as words
+from trainer.data import Example
+from trainer.errors import MissingExtra
+from trainer.recipe import Recipe
+
+
+def tokenizer(recipe: Recipe, examples: Sequence[Example]) -> Any:
+    """The recipe's tokenizer; for a new model without one, a tokenizer made from the rows and kept in `out`."""
+    named = recipe.model.tokenizer or recipe.model.path
+    folder = Path(recipe.out) / "tokenizer"
+    if named or (folder / "tokenizer.json").exists():
+        return words.load(named or folder)
+    step = max(1, len(examples) // 20000)
+    texts = ("".join(s.text for s in render(e.case)) + target(*traces.build(e, _rng(e))) for e in examples[::step])
+    return words.make(texts, recipe.model.vocab, folder)
+
+
+def _rng(e: Example) -> Any:
+    import random
+
+    return random.Random(e.id)
+
+
+def start(recipe: Recipe, folder: Path | None, tok: Any) -> Any:
+    """The model a stage starts from: `folder` if it is there, else what the recipe names."""
+    from trainer.learner import build
+
+    model = replace(recipe.model, path=str(folder)) if folder is not None and folder.exists() else recipe.model
+    positions = max(recipe.sft.longest, recipe.grpo.longest_prompt + recipe.grpo.longest_answer, 2048)
+    return build(model, tok, recipe.seed, positions)
+
+
+def sft(recipe: Recipe, bar: bool = True) -> dict[str, float]:
+    """Stage 1: language modelling where `sft.corpus` asks for it, then traces. Writes `sft-model/`."""
+    from trainer import export, train
+    from trainer.learner import Learner
+
+    out = Path(recipe.out)
+    rows, held = prepare.prepared(recipe)
+    tok = tokenizer(recipe, rows)
+    lesson = sampled_lessons(recipe, rows, tok) if recipe.sft.traces == "sampled" else None
+    if lesson is not None:
+        rows = [e for e in rows if e.id in lesson]
+    learner = Learner(recipe, start(recipe, None, tok), recipe.sft.lr)
+    if recipe.sft.corpus:
+        train.sft(recipe, learner, tok, rows, out, stage="corpus", bar=bar)
+    values = train.sft(recipe, learner, tok, rows, out, bar=bar, look=_look(recipe, tok, held),
+                       lesson=None if lesson is None else lambda e, salt: lesson[e.id])
+    with learner.whole() as model:
+        if learner.rank == 0:
+            export.folder(model, tok, out / "sft-model", recipe, {"last": values}, _report(out))
+    return values
+
+
+def sampled_lessons(recipe: Recipe, rows: Sequence[Example], tok: Any) -> dict[str, tuple[tuple[Segment, ...], str]]:
+    """Rejection-sampled answers by row id, drawn once and kept in data/traces.jsonl."""
+    from trainer.learner import environment
+    from trainer.sampler import Draw, Transformers, Vllm
+
+    path = Path(recipe.out) / "data" / "traces.jsonl"
+    if not path.exists():
+        environment()
+        draw = Draw(recipe.sft.samples, recipe.grpo.temperature, recipe.grpo.top_p, recipe.grpo.repetition,
+                    recipe.grpo.longest_answer)
+        stops = words.stops(tok)
+        engine: Any = Vllm(Path(recipe.model.path), recipe.model.dtype,
+                           recipe.grpo.longest_prompt + recipe.grpo.longest_answer, stops,
+                           recipe.engine.vllm_memory) if recipe.engine.rollout == "vllm" else Transformers(
+            start(recipe, None, tok).eval(), stops, tok.pad_token_id)
+        kept = traces.finish(traces.sampled(rows, engine, tok, recipe.sft.samples, draw, recipe.seed))
+        if not kept:
+            raise Mistakes([f"{recipe.model.path}: not one sampled answer was right; use sft.traces = \"built\""])
+        path.write_text("".join(json.dumps({"id": e.id, "answer": a}) + "\n" for e, a in kept), "utf-8")
+    answers = {r["id"]: r["answer"] for r in map(json.loads, path.read_text("utf-8").splitlines())}
+    return {e.id: (render(e.case), answers[e.id]) for e in rows if e.id in answers}
+
+
+def grpo(recipe: Recipe, bar: bool = True) -> dict[str, float]:
+    """Stage 2, from `sft-model/` where stage 1 has been run, else from the recipe's model. Writes `model/`."""
+    from trainer import export, train
+    from trainer.learner import Learner
+
+    out = Path(recipe.out)
+    rows, held = prepare.prepared(recipe)
+    tok = tokenizer(recipe, rows)
+    rows, left = prepare.fitting(rows, tok, recipe.grpo.longest_prompt)
+    if len(rows) < recipe.grpo.prompts:
+        raise Mistakes([f"only {len(rows)} rows have prompts within grpo.longest_prompt = "
+                        f"{recipe.grpo.longest_prompt} tokens ({sum(left.values())} are longer)"])
+    first = out / "sft-model" if recipe.sft.on else None
+    model = start(recipe, first, tok)
+    seen = Path(recipe.model.path) if recipe.model.path and not (first and first.exists()) else first
+    if recipe.engine.rollout == "vllm" and (seen is None or not seen.exists()):
+        seen = out / "start"
+        export.folder(model, tok, seen, recipe)
+    learner = Learner(recipe, model, recipe.grpo.lr, recipe.grpo.clip_gradient)
+    sampler = train.sampler_for(recipe, learner, tok, seen or out)
+    values = train.grpo(recipe, learner, tok, sampler, rows, out, bar=bar, look=_look(recipe, tok, held))
+    with learner.whole() as whole:
+        if learner.rank == 0:
+            export.folder(whole, tok, out / "model", recipe, {"last": values}, _report(out))
+    return values
+
+
+def _report(out: Path) -> dict[str, Any]:
+    path = out / "data" / "report.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def _look(recipe: Recipe, tok: Any, held: Sequence[Example]) -> Any:
+    """A quick look at validation rows during training: greedy answers of at most 64 of them."""
+    if not recipe.eval.every or not held:
+        return None
+    from trainer import evaluate
+    from trainer.sampler import Transformers
+
+    rows, _ = prepare.fitting(list(held[:200]), tok, recipe.grpo.longest_prompt)
+    rows = rows[:64]
+
+    def look(learner: Any, step: int) -> dict[str, float]:
+        engine = Transformers(learner, words.stops(tok), tok.pad_token_id)
+        scores, broken, cited = evaluate.reasoned(rows, engine, tok, recipe.grpo.longest_answer)
+        got = evaluate.figures(scores, [e.unsafe for e in rows], broken)
+        return {"held_accuracy": sum((s >= 0.5) == e.unsafe for s, e in zip(scores, rows, strict=True)) / len(rows),
+                "held_f1": got["f1"], "held_unreadable": got["unreadable"], "held_cited": cited}
+
+    return look
+
+
+def evaluate(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
+    """Figures of `model/` (or the given folder) on validation rows and `eval.files`; also written to eval.json."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from trainer import evaluate as measure
+    from trainer import export, sources
+    from trainer.recipe import Source
+    from trainer.sampler import Transformers
+
+    out = Path(recipe.out)
+    folder = folder or next((out / n for n in ("model", "sft-model") if (out / n).exists()), Path(recipe.model.path))
+    export.check(folder) if folder.is_relative_to(out) else None
+    _, held = prepare.prepared(recipe)
+    tok = words.load(folder)
+    if recipe.engine.threads:
+        torch.set_num_threads(recipe.engine.threads)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    engine = Transformers(model, words.stops(tok), tok.pad_token_id)
+
+    def judge(rows: Sequence[Example]) -> tuple[list[float], int]:
+        if recipe.eval.depth == "snap":
+            return measure.snapped(rows, model, tok), 0
+        scores, broken, _ = measure.reasoned(rows, engine, tok, recipe.grpo.longest_answer)
+        return scores, broken
+
+    sets = {"validation": held} | {f: sources.read(Source(path=f), recipe.data, recipe.seed)
+                                   for f in recipe.eval.files}
+    result: dict[str, Any] = {"folder": str(folder), "depth": recipe.eval.depth}
+    for name, rows in sets.items():
+        rows, left = prepare.fitting(rows, tok, recipe.grpo.longest_prompt)
+        rows = rows[:recipe.eval.limit or None]
+        if rows:
+            result[Path(name).name] = measure.table(rows, judge) | {"left_out": sum(left.values())}
+    (out / f"eval-{recipe.eval.depth}.json").write_text(measure.shown(result) + "\n", "utf-8")
+    return result
+
+
+def exported(recipe: Recipe) -> Path:
+    """The newest grpo (or sft) checkpoint as `model/`, without training: for runs that were stopped."""
+    from trainer import export
+    from trainer.checkpoint import Checkpoints
+    from trainer.learner import Learner
+
+    out = Path(recipe.out)
+    rows, _ = prepare.prepared(recipe)
+    tok = tokenizer(recipe, rows)
+    stage = next((s for s in ("grpo", "sft") if Checkpoints(out / s).last()), None)
+    if stage is None:
+        raise Mistakes([f"{out}: no checkpoint of sft or grpo to export"])
+    learner = Learner(recipe, start(recipe, out / "sft-model" if stage == "grpo" and recipe.sft.on else None, tok), 0.0)
+    state = Checkpoints(out / stage).resume(learner) or {}
+    with learner.whole() as model:
+        return export.folder(model, tok, out / "model", recipe, {"stage": stage, "step": state.get("step")},
+                             _report(out))
+
+
+def plan(recipe: Recipe, command: str, gpus: int = 1) -> str:
+    """What a command would do: rows, steps, tokens, memory and time on paper."""
+    lines = [f"recipe {recipe.name} ({recipe.digest}), seed {recipe.seed}, out {recipe.out}"]
+    try:
+        train, held, report = prepare.gather(recipe)
+    except (Mistakes, OSError, MissingExtra) as e:
+        count = sum(max(0, n) for source in recipe.data.sources for n in (source.safe, source.unsafe))
+        if not count or any(Path(source.path).exists() for source in recipe.data.sources):
+            raise
+        lines.append(f"rows: {count:,} by the recipe's numbers; the data are not here ({type(e).__name__})")
+        return "\n".join(lines + _costs(recipe, command, gpus, count, 700, 1500, " (assumed)"))
+    refused = sum(report["refused"].values())
+    lines.append(f"rows: {report['read']} read, {report['duplicates']} duplicates, {report['too_long']} too long, "
+                 f"{refused} refused, {report['unbalanced']} for balance; {len(train)} to train on "
+                 f"({report['train']['unsafe']} unsafe), {len(held)} for validation")
+    lines += [f"short: {s}" for s in report["short"]]
+    try:
+        tok = tokenizer(recipe, train) if recipe.model.tokenizer or Path(recipe.model.path or "-").exists() else None
+    except ImportError:
+        tok = None
+    spread = prepare.lengths(train, tok)
+    guess = "" if tok else " (characters / 4: no tokenizer here yet)"
+    return "\n".join(lines + _costs(recipe, command, gpus, len(train), spread[len(spread) // 2],
+                                    spread[int(len(spread) * 0.95)], guess))
+
+
+def _costs(recipe: Recipe, command: str, gpus: int, rows: int, middle: int, most: int, guess: str) -> list[str]:
+    lines = [f"prompt tokens: median {middle}, 95 % within {most}{guess}"]
+    answer = min(recipe.grpo.longest_answer, 130)
+    if command == "sft":
+        steps = round(recipe.sft.epochs * rows / recipe.sft.batch)
+        lines.append(f"sft: {steps} steps of {recipe.sft.batch} rows, about "
+                     f"{steps * recipe.sft.batch * (middle + answer):,} tokens")
+    elif command == "grpo":
+        steps = recipe.grpo.steps or round(recipe.grpo.epochs * rows / recipe.grpo.prompts)
+        lines.append(f"grpo: {steps} steps of {recipe.grpo.prompts} prompts x {recipe.grpo.group} answers, about "
+                     f"{steps * recipe.grpo.prompts * recipe.grpo.group * (middle + answer):,} tokens")
+    made = [scale.plan(recipe, gpus, machine, middle, answer) for machine in scale.MACHINES.values()]
+    return lines + [scale.told(p, m, gpus) for p, m in zip(made, scale.MACHINES.values(), strict=True)]
