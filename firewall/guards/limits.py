@@ -41,7 +41,8 @@ class Limits:
     """
 
     def __init__(self, guard: Guard, *, deadline: float = 3.0, patience: float = 0.0, failures: int = 5,
-                 cooldown: float = 5.0, slots: int = 16, queue: int | None = None, memory: int = 4096, memory_bytes: int = 8 << 20) -> None:
+                 cooldown: float = 5.0, slots: int = 16, queue: int | None = None, memory: int = 4096,
+                 memory_bytes: int = 8 << 20) -> None:
         self.guard, self.deadline, self.patience = guard, deadline, patience
         self.breaker, self.queue = Breaker(failures, cooldown), Queue(slots, queue)
         self.memory = Memory(memory, memory_bytes)

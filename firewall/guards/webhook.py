@@ -7,9 +7,9 @@ We POST one JSON object and expect 200 with another; the reading is strict, and 
      "messages": [{"role", "content"}, ...], "answer": [{"channel", "text"}, ...]}
     {"score": 0..1, "violated": [rule ids], "reason": text}          # violated empty: no violation
 
-`score` is the service's belief that the case violates. A rule that the service calls violated is found with at least its
-policy's threshold, for the service has decided. Redirects are never followed (the case would go to another origin), cookies
-are never kept, one pool of connections is reused, and leaving early closes the connection.
+`score` is the service's belief that the case violates. A rule that the service calls violated is found with at least
+its policy's threshold, for the service has decided. Redirects are never followed (the case would go to another origin),
+cookies are never kept, one pool of connections is reused, and leaving early closes the connection.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class WebhookGuard:
                 while len(body) <= LARGEST and (more := await response.content.read(LARGEST + 1 - len(body))):
                     body += more
         except aiohttp.ClientConnectionError as e:
-            raise GuardDown("guard_unreachable", f"webhook: {type(e).__name__} at {self.url.partition('?')[0]}") from None
+            where = self.url.partition("?")[0]
+            raise GuardDown("guard_unreachable", f"webhook: {type(e).__name__} at {where}") from None
         except TimeoutError:
             raise GuardDown("guard_timeout", f"webhook: no answer within {self.deadline:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
