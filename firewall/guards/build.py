@@ -33,8 +33,8 @@ def build(config: Config, policies: PolicySet) -> Guard:
         from firewall.guards.cascade import Cascade
         cheap = leaf(config, "embedded")
         guard = Cascade((cheap, guard), validated=frozenset(getattr(cheap, "validated", ())))
-    return Limits(AllOf(Patterns(), guard), deadline=g.deadline, patience=g.patience, slots=g.concurrency, queue=g.concurrency * g.queue,
-                  memory=g.memory)
+    return Limits(AllOf(Patterns(), guard), deadline=g.deadline, patience=g.patience, slots=g.concurrency,
+                  queue=g.concurrency * g.queue, memory=g.memory)
 
 
 def leaf(config: Config, kind: str) -> Guard:

@@ -1,7 +1,7 @@
 """What one worker process owns for its whole life: configuration, policies, guard, upstream pools, records.
 
-`House.judge` is the one way from a case to a decision: no policies means nothing to judge, a memory answers at once, and
-a guard that fails becomes a decision in `verdict.decide` alone.
+`House.judge` is the one way from a case to a decision: no policies means nothing to judge, a memory answers at once,
+and a guard that fails becomes a decision in `verdict.decide` alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from firewall.proxy.http1.client import Origin, Pool, UpstreamLimits
 from firewall.proxy.records import Records
 from firewall.proxy.relay import Pace
 from firewall.proxy.source import Source
-from firewall.verdict import Decision, decide
+from firewall.verdict import ALLOW, Decision, Verdict, decide
 from firewall.wire.body import BodyLimits
 
 
@@ -43,6 +43,7 @@ class House:
         self.pools: dict[str, Pool] = {}
         self.keys: dict[str, bytes] = {}
         self.prefixes: dict[str, bytes] = {}
+        self.unverified: set[str] = set()      # families whose upstream's certificate is not checked
         wrong: list[str] = []
         for family in settings.FAMILIES:
             upstream = config.upstreams.get(family, config.upstream)
@@ -51,6 +52,8 @@ class House:
             try:
                 self.keys[family] = headers.key_line(family, settings.secret(upstream.key))
                 origin = Origin.parse(upstream.url, ca=upstream.ca_file or None, insecure=not upstream.verify)
+                if origin.ssl is not None and not upstream.verify:
+                    self.unverified.add(family)
                 self.prefixes[family] = origin.prefix.removesuffix("/v1").encode()     # our targets name their version
                 self.pools[family] = Pool(origin, UpstreamLimits(
                     connect_timeout=upstream.connect_timeout, head_timeout=upstream.head_timeout,
@@ -79,12 +82,12 @@ class House:
         """Empty when traffic can be served, else why not."""
         return self.draining or self.guard.ready() or (f"records: {self.records.broken}" if self.records.broken else "")
 
-    async def judge(self, case: Case, exchange: Exchange) -> Decision:
+    async def judge(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
         """One question on the request side."""
-        if not case.policies.policies:
-            return Decision()
         errors: list[GuardDown] = []
-        verdicts = []
+        verdicts: list[Verdict] = []
+        if not case.policies.policies:
+            return ALLOW, verdicts
         try:
             verdict = self.guard.known(case)
             if verdict is None:
@@ -99,7 +102,7 @@ class House:
         decision = decide(verdicts, case.policies, errors)
         if not decision.stops:
             exchange.error = None
-        return decision
+        return decision, verdicts
 
     async def close(self) -> None:
         for pool in self.pools.values():

@@ -27,13 +27,16 @@ from firewall.proxy.house import House
 from firewall.proxy.http1.request import Request
 from firewall.proxy.http1.server import Refusal, Reply
 from firewall.proxy.relay import Relay
-from firewall.wire.body import document
+from firewall.verdict import Decision
+from firewall.wire.body import document, plain
+from firewall.wire.moderation import Moderation
 from firewall.wire.wire import Asked, Wire
 
 BLOCKED = "This request was blocked by a content policy."
 NOT_ALLOWED = FirewallError("endpoint_not_allowed", "This endpoint is not served by the firewall.", status=404)
 NOT_JSON = FirewallError("unsupported_media_type", "The body must be application/json.", status=415)
 NO_KEY = FirewallError("invalid_api_key", "A valid key for this firewall is required.", status=401)
+SHUTTING = FirewallError("shutting_down", "The firewall is shutting down.", fault="ours", status=503, retry_after=1.0)
 LIMITED = ("n", "best_of", "top_logprobs", "max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -61,18 +64,29 @@ class App:
 
     def request(self, request: Request, reply: Reply) -> None:
         """A whole request is here."""
-        task = asyncio.get_running_loop().create_task(self.exchange(request, reply))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self.exchange(request, reply))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
         def left() -> None:
-            task.cancel()
+            loop.call_soon(task.cancel)     # not before it began: a task that never ran would leave no record
         reply.on_gone = left
 
     def refused(self, error: FirewallError, request: Request | None) -> tuple[int, bytes, bytes]:
         """The server could not read a request: shape the answer, keep a record."""
         refusal = self._refuse(request, error)
         return refusal.status, refusal.headers, refusal.body
+
+    async def stop(self) -> None:
+        """Out of time: every exchange in flight ends legally and is recorded."""
+        for relay in list(self.relays):
+            relay.broke(SHUTTING)
+        await asyncio.sleep(0)
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=1.0)
 
     # the phases
 
@@ -83,18 +97,18 @@ class App:
         assert matched is not None      # `head` let it through
         route, wire = matched.route, matched.route.wire
         policies = house.policies
-        exchange = Exchange(route.name, wire.name, self._tenant(request), policies.digest, house.guard.fingerprint)
+        exchange = Exchange(route.name, (route.local or wire).name, self._tenant(request), policies.digest, house.guard.fingerprint)
         exchange.bytes_in = len(request.body)
         metrics.IN_FLIGHT.inc()
         try:
             house.records.check()
             asked = self._admit(request, matched, exchange)
             case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
-            decision = await house.judge(case, exchange)
-            exchange.decided("input", decision)
-            if route.local:
-                self._answer(reply, exchange, 200, wire.withheld(asked, decision, exchange.id), "answered")   # type: ignore[arg-type]
+            if route.local is not None:
+                await self._moderate(route.local, asked, case, exchange, reply)
                 return
+            decision, _ = await house.judge(case, exchange)
+            exchange.decided("input", decision)
             if decision.action == "error":
                 raise exchange.error or GuardDown()
             if decision.action == "block":
@@ -102,7 +116,7 @@ class App:
                 self._answer(reply, exchange, 400, body, "blocked")
                 return
             body = asked.rewrite(decision.spans, lambda _: headers.MASK) if decision.action == "redact" \
-                else request.body
+                else plain(request.body, _header(request, b"content-encoding"), house.body)
             pool = house.pools.get(route.family)
             if pool is None:
                 raise FirewallError("no_upstream", "No upstream is configured for this API.", fault="ours", status=502,
@@ -110,20 +124,21 @@ class App:
             output = policies.side("output")
             relay = Relay(exchange, wire, asked, house.guard, output, reply, house.pace(output))
             key = house.keys.get(route.family, b"")
-            lines = headers.forward(request.headers, key, bool(house.client_keys))
-            if decision.action != "redact" and (coding := _header(request, b"content-encoding")):
-                lines += b"content-encoding: %b\r\n" % coding
+            lines = headers.forward(_credentials(request), key, bool(house.client_keys))
+            exchange.unverified = route.family in house.unverified
             relay.call = pool.send(b"POST", house.prefixes[route.family] + matched.target, lines, body, relay)
             self.relays.add(relay)
             try:
                 await relay.done
             except asyncio.CancelledError:
-                relay.gone()
-                raise
+                relay.gone() if reply.gone else relay.broke(SHUTTING)
             finally:
                 self.relays.discard(relay)
         except asyncio.CancelledError:
-            exchange.ending, exchange.status = "gone", exchange.status or 499
+            if reply.gone:
+                exchange.ending, exchange.status = "gone", exchange.status or 499
+            else:
+                self._fail(reply, wire, exchange, SHUTTING)
         except FirewallError as error:
             self._fail(reply, wire, exchange, error)
         except Exception as error:      # ours: closed, and said so
@@ -134,10 +149,21 @@ class App:
         finally:
             self.settle(exchange)
 
+    async def _moderate(self, local: Moderation, asked: Asked, case: Case, exchange: Exchange, reply: Reply) -> None:
+        """`/v1/moderations`: each input judged on its own, all policies, nothing forwarded."""
+        results = []
+        for messages in local.inputs(asked):
+            decision, verdicts = await self.house.judge(case._replace(messages=messages), exchange)
+            if decision.action == "error":
+                raise exchange.error or GuardDown()
+            results.append((decision, verdicts))
+            exchange.decided("input", Decision("flag" if decision.rules else "allow", decision.rules))
+        self._answer(reply, exchange, 200, local.answer(results, case.policies, exchange.id, asked.model), "answered")
+
     def _admit(self, request: Request, matched: routes.Match, exchange: Exchange) -> Asked:
         body = document(request.body, _header(request, b"content-encoding"), self.house.body)
         self._capped(body)
-        asked = matched.route.wire.ask(body)
+        asked = (matched.route.local or matched.route.wire).ask(body)
         if matched.stream is not None:
             asked = replace(asked, stream=matched.stream, model=matched.model)
         exchange.named(asked.model)
@@ -191,11 +217,19 @@ class App:
         metrics.settle(exchange)
 
     def _tenant(self, request: Request) -> str:
-        return headers.tenant(headers.credential(request.headers), self.house.salt)
+        return headers.tenant(headers.credential(_credentials(request)), self.house.salt)
 
     def _known_client(self, request: Request) -> bool:
-        key = headers.presented(request.headers)
+        key = headers.presented(_credentials(request))
         return any([hmac.compare_digest(key, known) for known in self.house.client_keys])
+
+
+def _credentials(request: Request) -> headers.Pairs:
+    """The headers, with Gemini's `?key=` among them: a key never travels in a path."""
+    for part in request.query.split(b"&") if b"key=" in request.query else ():
+        if part.startswith(b"key=") and routes.SAFE.issuperset(part[4:].decode("latin-1")):
+            return (*request.headers, (b"x-goog-api-key", part[4:]))
+    return request.headers
 
 
 def _header(request: Request, name: bytes) -> bytes | None:

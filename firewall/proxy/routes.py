@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from firewall.wire.anthropic import Anthropic
-from firewall.wire.openai_chat import OpenAIChat
+from firewall.wire.dialects import WIRES
+from firewall.wire.moderation import Moderation
 from firewall.wire.wire import Wire
 
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -25,7 +25,7 @@ class Route:
     wire: Wire
     target: bytes
     query: tuple[bytes, ...] = ()
-    local: bool = False             # answered by the guard itself
+    local: Moderation | None = None     # answered by the guard itself
 
 
 class Match(NamedTuple):
@@ -35,22 +35,25 @@ class Match(NamedTuple):
     stream: bool | None = None      # where the path decides it
 
 
-_CHAT, _ANTHROPIC = OpenAIChat(), Anthropic(); _GEMINI=_CHAT
-OPENAI = _CHAT
+OPENAI, ANTHROPIC, GEMINI = WIRES["openai-chat"], WIRES["anthropic-messages"], WIRES["gemini"]
 
 
-def _route(path: str, family: str, wire: Wire, query: tuple[bytes, ...] = (), local: bool = False) -> Route:
-    return Route(f"POST {path}", family, wire, path.encode(), query, local)
+def _route(path: str, family: str, wire: str, query: tuple[bytes, ...] = ()) -> Route:
+    return Route(f"POST {path}", family, WIRES[wire], path.encode(), query)
 
 
 TABLE: dict[str, Route] = {r.target.decode(): r for r in (
-    _route("/v1/chat/completions", "openai", _CHAT),
-    _route("/v1/messages", "anthropic", _ANTHROPIC, (b"beta",)),
+    _route("/v1/chat/completions", "openai", "openai-chat"),
+    _route("/v1/completions", "openai", "openai-completions"),
+    _route("/v1/responses", "openai", "openai-responses"),
+    Route("POST /v1/moderations", "openai", OPENAI, b"/v1/moderations", local=Moderation()),
+    _route("/v1/messages", "anthropic", "anthropic-messages", (b"beta",)),
+    _route("/api/chat", "ollama", "ollama-chat"),
+    _route("/api/generate", "ollama", "ollama-generate"),
 )}
-GEMINI = {
-    b":generateContent": Route("POST /v1beta/models/*:generateContent", "gemini", _GEMINI, b"", (b"alt",)),
-    b":streamGenerateContent": Route("POST /v1beta/models/*:streamGenerateContent", "gemini", _GEMINI, b"", (b"alt",)),
-}
+MODELS = ("/v1beta/models/", "/v1/models/")
+VERBS = {verb: Route(f"POST /v1beta/models/*:{verb}", "gemini", GEMINI, b"", (b"alt",))
+         for verb in ("generateContent", "streamGenerateContent")}
 
 
 def match(method: str, path: str, query: bytes) -> Match | None:
@@ -59,13 +62,11 @@ def match(method: str, path: str, query: bytes) -> Match | None:
         return None
     if (route := TABLE.get(path)) is not None:
         return Match(route, route.target + _query(query, route.query))
-    for prefix in ("/v1beta/models/", "/v1/models/"):
+    for prefix in MODELS:
         if path.startswith(prefix):
-            model, colon, verb = path[len(prefix):].partition(":")
-            route = GEMINI.get(f":{verb}".encode())
-            if route and model and colon and SAFE.issuperset(model):
-                return Match(route, path.encode() + _query(query, route.query), model,
-                             verb == "streamGenerateContent")
+            model, _, verb = path[len(prefix):].partition(":")
+            if (route := VERBS.get(verb)) and model and SAFE.issuperset(model):
+                return Match(route, path.encode() + _query(query, route.query), model, verb[0] == "s")
     return None
 
 
@@ -74,8 +75,8 @@ def dialect(path: str) -> Wire:
     if (route := TABLE.get(path)) is not None:
         return route.wire
     if path.startswith("/v1/messages"):
-        return _ANTHROPIC
-    return _GEMINI if path.startswith("/v1beta/") else OPENAI
+        return ANTHROPIC
+    return GEMINI if path.startswith(MODELS) else OPENAI
 
 
 def _query(query: bytes, allowed: tuple[bytes, ...]) -> bytes:
