@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,23 @@ def named(where: str) -> tuple[str, list[Row]]:
 
 
 async def detect(way: Door | Direct, set_name: str, rows: Sequence[Row], *, limit: int = 0, seed: int = 0,
-                 progress: Progress = lambda _: None) -> tuple[dict[str, Any], list[Judged]]:
-    """Judges a set. Returns (its JSON object, the judged rows)."""
+                 scorer: Direct | None = None, progress: Progress = lambda _: None,
+                 ) -> tuple[dict[str, Any], list[Judged]]:
+    """Judges a set. Returns (its JSON object, the judged rows).
+
+    Args:
+        scorer: asked for the scores where the front door gives none; AUROC, AUPRC and the recalls at fixed
+            false-positive rates are then the guard's alone (`scores_by`), decisions and latencies the door's.
+    """
     rows = sample(rows, limit, seed)
     began = time.monotonic()
     judged = await collect(way, rows, progress)
-    return summary(way.way, set_name, judged, time.monotonic() - began, seed), judged
+    seconds, by = time.monotonic() - began, way.way
+    if scorer is not None and any(j.score is None for j in judged if j.decision != "error"):
+        scored = await collect(scorer, rows, progress)
+        judged = [replace(j, score=s.score) for j, s in zip(judged, scored, strict=True)]
+        by = scorer.way
+    return summary(way.way, set_name, judged, seconds, seed) | {"scores_by": by}, judged
 
 
 def summary(way: str, set_name: str, judged: Sequence[Judged], seconds: float, seed: int = 0) -> dict[str, Any]:
@@ -64,11 +77,18 @@ def summary(way: str, set_name: str, judged: Sequence[Judged], seconds: float, s
         "guard_ms": score.percentiles([j.guard_ms for j in judged]),
         "seconds": round(seconds, 2), "rows_per_second": round(len(judged) / seconds, 1) if seconds else None,
         "seed": seed, "intervals": {k: v for k, v in figures.items() if isinstance(v, dict)},
-        "anchor": anchor(set_name), "roc": score.points([j.row.unsafe for j in judged], scores) if scores else [],
+        "detail": detail(judged), "anchor": anchor(set_name), "roc": score.points([j.row.unsafe for j in judged], scores) if scores else [],
         "categories": breakdown(judged, lambda j: j.row.categories, seed),
         "policies": fired(judged) if any(j.row.policy is None for j in judged)
         else breakdown(judged, lambda j: (_title(j.row.policy),), seed),
     }
+
+
+def detail(judged: Sequence[Judged]) -> dict[str, Any]:
+    """What a paired comparison of two runs needs: labels and outcomes, one character a row, no content."""
+    ids = hashlib.sha256("\n".join(j.row.id for j in judged).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return {"ids": ids, "labels": "".join("01"[j.row.unsafe] for j in judged),
+            "outcomes": "".join("e" if j.decision == "error" else "01"[j.detected] for j in judged)}
 
 
 def _figures(judged: Sequence[Judged], seed: int, draws: int = score.DRAWS) -> dict[str, Any]:

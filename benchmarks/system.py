@@ -36,7 +36,8 @@ class Process:
                                       errors="replace")
         self.pid = self.child.pid
         self._heard = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._ears = threading.Thread(target=self._listen, daemon=True)
+        self._ears.start()
 
     def _listen(self) -> None:
         assert self.child.stdout is not None
@@ -60,13 +61,13 @@ class Process:
 
     def cpu(self) -> float:
         """CPU seconds used so far, children included."""
-        return sum(_cpu(p.pid) for p in self._family())
+        return sum(cpu_of(p.pid) for p in self.family())
 
     def rss(self) -> int:
         """Resident bytes, children included."""
-        return sum(p.memory_info().rss for p in self._family())
+        return sum(p.memory_info().rss for p in self.family())
 
-    def _family(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
         try:
             one = psutil.Process(self.pid)
             return [one, *one.children(recursive=True)]
@@ -74,7 +75,7 @@ class Process:
             return []
 
     def stop(self) -> None:
-        family = self._family()
+        family = self.family()
         for p in family:
             try:
                 p.terminate()
@@ -84,6 +85,9 @@ class Process:
         for p in alive:
             p.kill()
         self.child.wait(timeout=5)
+        self._ears.join(2)
+        if self.child.stdout is not None and not self._ears.is_alive():
+            self.child.stdout.close()
 
     def __enter__(self) -> Any:
         return self
@@ -92,7 +96,7 @@ class Process:
         self.stop()
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Seconds on CPU: nanoseconds of every thread's schedstat where the kernel has it, else clock ticks."""
     try:
         total = 0

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.rows import BadRows, Row, name, read, row, sample
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-LINE = {"id": "a", "task": "response",
-        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "é"}], "label": "unsafe", "policy": None, "categories": ["x"], "adversarial": True}
+LINE = {"id": "a", "task": "response", "label": "unsafe", "policy": None, "categories": ["x"], "adversarial": True,
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "é"}]}
 
 
 @pytest.mark.parametrize("suffix,opener", [(".jsonl", open), (".jsonl.gz", gzip.open), (".jsonl.xz", lzma.open)])

@@ -1,0 +1,182 @@
+"""Results -> tables. One grid serves the terminal (rich), the documents (Markdown) and the page (HTML)."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A titled table of strings. `note` is printed below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def rich(self) -> Table:
+        table = Table(title=self.title, caption=self.note or None, caption_justify="left", title_justify="left")
+        for n, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if n else "left", overflow="fold" if n else "ellipsis",
+                             no_wrap=not n)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" + "---:|" * (len(self.columns) - 1)]
+        lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in self.rows]
+        return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
+
+    def html(self) -> str:
+        head = "".join(f"<th>{html.escape(c)}</th>" for c in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
+        note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
+        return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
+
+
+def number(value: Any, places: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.{places}f}"
+    return str(value)
+
+
+def between(figure: dict[str, Any] | None) -> str:
+    """`.842 [.81, .87]`"""
+    if not figure or figure["value"] is None:
+        return "–"
+    if figure["low"] is None:
+        return number(figure["value"])
+    return f"{figure['value']:.3f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def _anchor(a: dict[str, Any] | None) -> str:
+    if not a:
+        return "–"
+    rsafe = f"; RSafe {a['rsafe']:.1f}" if "rsafe" in a else ""
+    return f"{a['best']:.1f} {a['by']}{rsafe}" + (f" ({a['figure']})" if "figure" in a else "")
+
+
+def detection(results: Sequence[dict[str, Any]]) -> Grid:
+    """One line a set."""
+    rows = [(r["file"], r["way"], str(r["rows"]), number(100 * r["unsafe"] / max(1, r["rows"]), 0) + " %",
+             between(r["intervals"]["f1"]), number(r["floor"]), between(r["intervals"]["recall"]),
+             between(r["intervals"]["fpr"]), between(r["intervals"]["auroc"]), number(r["AUPRC"]),
+             number(r["recall_at_fpr1"]), number(r["recall_at_fpr5"]), str(r["unreadable"]),
+             number(r["latency"]["p50"], 1), number(r["latency"]["p99"], 1), _anchor(r.get("anchor")))
+            for r in results]
+    ways = {r.get("scores_by", r["way"]) for r in results}
+    note = ("floor: F1 of calling every row unsafe. Brackets: 95 % bootstrap. Unreadable rows count as wrong. "
+            "R@1, R@5: recall at a false-positive rate of 1 and 5 %. ms: of a request, several in flight."
+            + (" Scores (AUROC, AUPRC, R@) of front-door rows come from a guard-only pass." if "guard only" in ways else ""))
+    return Grid("Detection", ("set", "way", "rows", "unsafe", "F1", "floor", "recall", "FPR", "AUROC", "AUPRC", "R@1",
+                              "R@5", "unread.", "p50 ms", "p99 ms", "published F1"), tuple(rows), note)
+
+
+def categories(result: dict[str, Any], most: int = 25) -> Grid:
+    rows = [(k, str(v["rows"]), str(v["unsafe"]), number(v["recall"]), number(v["FPR"]))
+            for k, v in list(result["categories"].items())[:most]]
+    return Grid(f"{result['file']}: per category", ("category", "rows", "unsafe", "recall", "FPR"), tuple(rows))
+
+
+def controls(results: Sequence[dict[str, Any]]) -> Grid:
+    """Crossed controls, one line a set and control."""
+    rows = []
+    for r in results:
+        for name, c in r["controls"].items():
+            rows.append((r["file"], name, str(r["rows"]), between(c["auroc"]), between(c["f1"]), number(c["detected"]),
+                         number(c["flips"]), number(c["released"]), number(c["moved"])))
+    note = ("Guard only. flips: decisions that differ from those under the right policy; released: share of its "
+            "detections that become allow. A guard that reads has AUROC near .5 under absent, wrong and permissive, and "
+            "flips near 0 under shuffled and renamed.")
+    return Grid("Does it read the policy?", ("set", "policy", "rows", "AUROC", "F1", "detected", "flips", "released",
+                                             "score move"), tuple(rows), note)
+
+
+def streams(r: dict[str, Any]) -> Grid:
+    """All stream figures, one a line."""
+    leak, delay, first, late = r["leak_chars"], r["delay_chars"], r["ttft_added_ms"], r["frame_delay_ms"]
+
+    def pct(v: float | None) -> str:
+        return "–" if v is None else f"{100 * v:.1f} %"
+    rows = [("streams (violating / benign)", f"{r['violating']} / {r['benign']}"),
+            ("leak, violating characters: mean / p95 / max",
+             f"{number(leak['mean'], 1)} / {number(leak['p95'], 0)} / {number(leak['max'], 0)}"),
+            ("on time / late / early / missed",
+             " / ".join(pct(r[k]) for k in ("on_time", "late", "early", "missed"))),
+            ("exact hit / within 32 / within 128 characters",
+             " / ".join(pct(r[k]) for k in ("exact_hit", "within_32", "within_128"))),
+            ("delay of detection, characters: p50 / p95", f"{number(delay['p50'], 0)} / {number(delay['p95'], 0)}"),
+            ("false cuts of benign streams", pct(r["false_cuts"])),
+            ("first text minus direct, ms: p50 / p99", f"{number(first['p50'], 1)} / {number(first['p99'], 1)}"),
+            ("frame minus direct, ms: p50 / p99", f"{number(late['p50'], 1)} / {number(late['p99'], 1)}"),
+            ("stall share", pct(r["stall_share"])),
+            ("guard calls / guard tokens a streamed token",
+             f"{number(r['guard_calls_per_token'], 2)} / {number(r['guard_tokens_per_token'], 1)}"),
+            ("streamed verdict equals whole verdict", pct(r["equal_to_whole"])),
+            ("passed streams verbatim", "yes" if r["verbatim"] else "NO"), ("errors", str(r["errors"]))]
+    return Grid(f"Streams at {1 / r['cadence_s']:.0f} tokens/s", ("figure", "value"), tuple(rows))
+
+
+def transparency(r: dict[str, Any]) -> Grid:
+    kinds = ", ".join(f"{n} {d}" for d, n in r["dialects"].items())
+    rows = [(kinds, str(r["runs"]), str(r["equal"]), str(len(r["differ"])))]
+    return Grid("Transparency", ("streams", "runs (streams x cuts)", "byte-equal", "differ"), tuple(rows),
+                "; ".join(r["differ"][:5]))
+
+
+def speed(r: dict[str, Any]) -> Grid:
+    """One line a peer."""
+    counts = sorted({int(n) for p in r["peers"].values() for n in p.get("streams", {})})
+    columns = ["proxy", "us/exchange", "us/32 kB prompt", "+p50 ms", "+p99 ms", "+first ms"]
+    for n in counts:
+        columns += [f"us/token @{n}", f"delivered @{n}", f"transit p99 ms @{n}", f"MB/1000 @{n}"]
+    rows = []
+    for name, p in r["peers"].items():
+        row = [name, *(number(p.get(k), d) for k, d in (("exchange_us", 1), ("long_us", 1), ("added_p50_ms", 3),
+                                                       ("added_p99_ms", 3), ("added_first_ms", 3)))]
+        for n in counts:
+            s = p.get("streams", {}).get(str(n))
+            row += [number(s["token_us"], 1), f"{100 * s['delivered']:.1f} %", number(s["transit_p99_ms"], 1),
+                    number(s["rss_mb_per_1000"], 1)] if s else ["–"] * 4
+        rows.append(tuple(row))
+    skipped = "; ".join(f"{k}: {v.splitlines()[0]}" for k, v in {**r["skipped"], **r["errors"]}.items())
+    return Grid("Cost of the data plane", tuple(columns), tuple(rows),
+                f"Medians of {r['rounds']} interleaved rounds; CPU of the process under test; streams at 20 tokens/s."
+                + (f" Not measured: {skipped}." if skipped else ""))
+
+
+def extras(r: dict[str, Any]) -> Grid:
+    """Leaving clients and workers."""
+    rows = []
+    if gone := r.get("gone"):
+        rows.append(("upstream closed after the client left, ms: p50 / max",
+                     f"{number(gone['ms']['p50'], 1)} / {number(gone['ms']['max'], 1)}"))
+    if w := r.get("workers"):
+        rows += [("CPU us an exchange, 1 / 2 workers", f"{w['1']['exchange_us']} / {w['2']['exchange_us']}"),
+                 ("gain of two workers by CPU: even / as the kernel spread connections",
+                  f"{w['gain_even']} x / {w['gain_by_cpu']} x")]
+    if lag := r.get("lag"):
+        rows.append(("answer of a refused request while the guard is saturated, ms: p50 / p99",
+                     f"{number(lag['p50'], 1)} / {number(lag['p99'], 1)}"))
+    return Grid("Leaving and scaling", ("figure", "value"), tuple(rows))
+
+
+def cost_rows(r: dict[str, Any]) -> Grid:
+    """Cost against policies, words and turns."""
+    rows = []
+    for kind, curves in r.items():
+        if isinstance(curves, dict) and "policies" in curves:
+            for curve, label in (("policies", "policies"), ("policy_words", "words in one policy"),
+                                 ("turns", "turns, 12 policies")):
+                for x, us, ms in curves[curve]:
+                    rows.append((f"{x} {label}", kind, number(us, 0), number(ms, 2)))
+    return Grid("Cost against what is asked", ("of", "guard", "CPU us an exchange", "p50 ms"), tuple(rows))
