@@ -38,8 +38,8 @@ def protocol_error(detail: str) -> FirewallError:
 class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
-    __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_limits", "_llhttp", "_raw", "done",
-                 "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started", "status",
+    __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp", "_raw", "_tail",
+                 "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started", "status",
                  "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
@@ -58,7 +58,8 @@ class Response:
         self._limits = limits
         self._bodyless = bodyless
         self._keep = False
-        self._buf = b""
+        self._buf = self._tail = b""
+        self._left = -1              # bytes of a body by Content-Length still to come
         self._interim = 0
         self._ended = 0
         self._llhttp = httptools.HttpResponseParser(self)
@@ -110,8 +111,18 @@ class Response:
             if not self._ended:
                 raise protocol_error("malformed body") from None
             self.extra = True  # the answer was whole; what followed was not HTTP
-        if self._ended:
-            self.done = True
+        # llhttp skips line ends before a message, so those behind this one are looked for here
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._ended:
+                self.done = True
+                self.extra |= self._left < 0
+        else:
+            self._tail = data if len(data) > 5 else (self._tail + data)[-6:]
+            if self._ended:
+                self.done = True
+                self.extra |= len(self._tail) - len(self._tail.rstrip(b"\r\n")) != 4
+                self._tail = b""
 
     def _head(self, buf: bytes) -> None:
         limits = self._limits
@@ -180,6 +191,7 @@ class Response:
             raise protocol_error("Transfer-Encoding is not exactly chunked, in HTTP/1.1, alone")
         if length is not None and (not length.isdigit() or len(length) > 18):
             raise protocol_error("bad Content-Length")
+        self._left = int(length) if length is not None else -1
         self._keep = self.version == "1.1"
         if b"connection" in fields:  # several of them: any that says close
             self._keep &= not any(n == b"connection" and b"close" in v.lower() for n, v in self.headers)
