@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from firewall.errors import FirewallError
@@ -49,7 +49,8 @@ class Exchange:
     came: int = 0               # judged characters upstream sent
     cleared: int = 0            # of them, vouched for
     request_chars: int = 0
-    opaque: int = 0             # leaves passed uninspected by name (media)
+    opaque: int = 0             # leaves passed uninspected by name (media), both directions
+    unverified: bool = False    # the upstream's certificate was not checked (upstream.verify = false)
     bytes_in: int = 0
     bytes_out: int = 0
     upstream_status: int = 0
@@ -78,7 +79,10 @@ class Exchange:
             self.reasons.append(verdict.reason)
 
     def decided(self, direction: Direction, decision: Decision) -> None:
-        """Keeps the most severe decision of a direction."""
+        """Keeps the most severe decision of a direction. Going on without a guard (`on-guard-error: open`) is a flag:
+        it was allowed to pass, and nobody looked."""
+        if decision.errors and decision.action == "allow":
+            decision = replace(decision, action="flag")
         if RANK[decision.action] >= RANK[self.decisions.get(direction, ALLOW).action]:
             self.decisions[direction] = decision
 
@@ -87,14 +91,23 @@ class Exchange:
         """The most severe decision of both directions."""
         return max(self.decisions.values(), key=lambda d: RANK[d.action], default=ALLOW)
 
+    @property
+    def label(self) -> str:
+        """The decision as records and metrics name it; never `allow` for what no guard has seen."""
+        if self.error is not None and not self.outcome.rules:
+            return "error"
+        if not self.decisions or (self.first_byte and "output" not in self.decisions):
+            return "unjudged"
+        return self.outcome.action
+
     def record(self, explain: bool = False) -> dict[str, Any]:
         """The one record: flat, JSON-ready, without content."""
         now = time.perf_counter()
         out: dict[str, Any] = {
             "event": "exchange", "id": self.id, "time": round(self.wall, 3), "route": self.route, "wire": self.wire,
             "tenant": self.tenant, "model": self.model, "stream": self.stream, "status": self.status,
-            "ending": self.ending, "decision": self.outcome.action if self.error is None or self.outcome.rules
-            else "error", "rules": sorted({r for d in self.decisions.values() for r in d.rules}),
+            "ending": self.ending, "decision": self.label,
+            "rules": sorted({r for d in self.decisions.values() for r in d.rules}),
             "input": self.decisions["input"].action if "input" in self.decisions else "unjudged",
             "output": self.decisions["output"].action if "output" in self.decisions else "unjudged",
             "errors": sorted({e for d in self.decisions.values() for e in d.errors}),
@@ -102,7 +115,7 @@ class Exchange:
             "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2), "request_chars": self.request_chars,
             "came": self.came, "cleared": self.cleared, "unjudged": max(0, self.came - self.cleared),
             "opaque": self.opaque, "bytes_in": self.bytes_in, "bytes_out": self.bytes_out,
-            "upstream_status": self.upstream_status, "release": self.release,
+            "upstream_status": self.upstream_status, "unverified": self.unverified, "release": self.release,
             "first_byte_ms": round((self.first_byte - self.began) * 1e3, 2) if self.first_byte else None,
             "ms": round((now - self.began) * 1e3, 2),
         }

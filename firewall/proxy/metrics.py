@@ -7,6 +7,7 @@ supervisor before this module is imported).
 from __future__ import annotations
 
 import os
+import time
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -21,7 +22,8 @@ FAULTS = Counter("firewall_faults_total", "Failures by whose fault they were.", 
 DURATION = Histogram("firewall_exchange_seconds", "Whole exchanges.", ("wire",), buckets=BUCKETS)
 FIRST = Histogram("firewall_first_byte_seconds", "Until the first byte of an answer left.", ("wire",), buckets=BUCKETS)
 GUARD = Histogram("firewall_guard_seconds", "Guard time in an exchange.", buckets=BUCKETS)
-UNJUDGED = Counter("firewall_unjudged_characters_total", "Characters that left unjudged (watch mode).")
+OPEN = Counter("firewall_fail_open_total", "Exchanges that went on without a guard, because a policy says so.")
+UNJUDGED = Counter("firewall_unjudged_characters_total", "Characters that left unjudged (watch mode, fail open).")
 IN_FLIGHT = Gauge("firewall_in_flight", "Exchanges in flight.", multiprocess_mode="livesum")
 STALE = Gauge("firewall_policy_stale", "1 while the policies on disk are broken and the last good set is in force.",
               multiprocess_mode="max")
@@ -33,8 +35,10 @@ LAG = Gauge("firewall_loop_lag_seconds", "Event loop lag, worst in the last ten 
 def settle(exchange: Exchange) -> None:
     """Counts one finished exchange."""
     outcome = exchange.outcome
-    EXCHANGES.labels(exchange.wire, "error" if exchange.error and not outcome.rules else outcome.action,
-                     exchange.ending).inc()
+    EXCHANGES.labels(exchange.wire, exchange.label, exchange.ending).inc()
+    DURATION.labels(exchange.wire).observe(time.perf_counter() - exchange.began)
+    if any(d.errors and not d.stops for d in exchange.decisions.values()):
+        OPEN.inc()
     for policy in {rule.partition("/")[0] for rule in outcome.rules}:
         RULES.labels(policy).inc()
     if exchange.asks:
@@ -44,7 +48,7 @@ def settle(exchange: Exchange) -> None:
         TOKENS.inc(exchange.tokens)
     if exchange.error is not None:
         FAULTS.labels(exchange.error.fault, exchange.error.code).inc()
-    if exchange.came > exchange.cleared and exchange.release == "watch":
+    if exchange.came > exchange.cleared and (exchange.release == "watch" or exchange.label == "flag"):
         UNJUDGED.inc(exchange.came - exchange.cleared)
     if exchange.first_byte:
         FIRST.labels(exchange.wire).observe(exchange.first_byte - exchange.began)

@@ -6,8 +6,10 @@ kept file shows. A file that cannot be written refuses new exchanges (`audit_una
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +20,7 @@ import structlog
 from firewall.errors import FirewallError, Mistakes
 
 START = "0" * 64
-KEPT = ("event", "timestamp", "level")
+OWED = 10_000           # records kept in memory while they cannot be written
 
 
 class Records:
@@ -27,44 +29,62 @@ class Records:
     def __init__(self, file: str, worker: int = 0) -> None:
         path = None if file == "-" else Path(f"{file}.{worker}" if worker else file)
         self.file: IO[bytes]
-        self._chain = START
+        self._chain, cut = START, 0
+        self._owed: list[dict[str, Any]] = []
+        self._lost = 0
         try:
             if path is None:
                 self.file = sys.stdout.buffer
             else:
                 if path.is_file() and path.stat().st_size:
-                    self._chain = _tail(path)
+                    self._chain, cut = _tail(path)
                 self.file = path.open("ab", buffering=0)
         except (OSError, Mistakes) as e:
             raise Mistakes([f"records.file: {path}: {e}"]) from None
         self.broken = ""
+        if cut:
+            self._line({"event": "records_recovered", "after": "a half-written line", "bytes": cut})
 
     def check(self) -> None:
         """Raises `FirewallError` audit_unavailable while records cannot be written."""
         if self.broken:
             try:
-                self.file.write(b"")
-                self._line({"event": "records_recovered", "after": self.broken})
-                self.broken = ""
+                self._line({"event": "records_recovered", "after": self.broken, "owed": len(self._owed),
+                            "lost": self._lost})
+                while self._owed:
+                    self._line(self._owed[0])
+                    del self._owed[0]
+                self.broken, self._lost = "", 0
             except OSError as e:
                 raise FirewallError("audit_unavailable", "The request cannot be recorded, so it was not handled.",
                                     fault="ours", status=503, detail=f"records: {e.strerror}",
                                     retry_after=5.0) from None
 
     def write(self, record: dict[str, Any]) -> None:
-        try:
-            self._line(record)
-        except OSError as e:
-            self.broken = e.strerror or type(e).__name__
-            structlog.get_logger().error("records_unwritable", reason=self.broken)
+        """Never raises. A record that cannot be written is owed, and written first when that is possible again."""
+        if not self.broken:
+            try:
+                self._line(record)
+                return
+            except OSError as e:
+                self.broken = e.strerror or type(e).__name__
+                structlog.get_logger().error("records_unwritable", reason=self.broken)
+        if len(self._owed) < OWED:
+            self._owed.append(record)
+        else:
+            self._lost += 1
 
     def _line(self, record: dict[str, Any]) -> None:
         body = orjson.dumps(record)
         chain = hashlib.sha256(self._chain.encode() + body).hexdigest()
         line = body[:-1] + b',"chain":"' + chain.encode() + b'"}\n'
-        self.file.write(line)
         if self.file is sys.stdout.buffer:
+            self.file.write(line)
             self.file.flush()
+        elif (wrote := self.file.write(line)) != len(line):         # a full disk takes the beginning
+            if wrote and self.file.seekable():
+                self.file.truncate(self.file.tell() - wrote)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._chain = chain
 
     def close(self) -> None:
@@ -90,19 +110,21 @@ def verify(path: Path) -> int:
     return count
 
 
-def _tail(path: Path) -> str:
-    """The last chain value of a file; a half-written last line (a crash) is cut off, and the chain goes on."""
+def _tail(path: Path) -> tuple[str, int]:
+    """The last chain value of a file; a half-written last line (a crash) is cut off, and the chain goes on. Returns
+    how many bytes were cut, too."""
     data = path.read_bytes()
     whole = data[:data.rfind(b"\n") + 1]
     if len(whole) != len(data):
         with path.open("r+b") as f:
             f.truncate(len(whole))
+    cut = len(data) - len(whole)
     if not whole:
-        return START
+        return START, cut
     end = whole[:-1].rpartition(b"\n")[2].rpartition(b',"chain":"')[2]
     if len(end) != 66:
         raise Mistakes(["not a file of chained records; name another one"])
-    return end[:64].decode()
+    return end[:64].decode(), cut
 
 
 def configure_logging(level: str = "info") -> None:

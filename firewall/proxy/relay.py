@@ -49,9 +49,9 @@ class Pace:
 class Relay:
     """Receives one upstream answer (it is the client half's `Sink`) and answers one client."""
 
-    __slots__ = ("asked", "call", "done", "ended", "exchange", "gate", "guard", "masked", "messages", "pace", "paused",
-                 "policies", "reader", "reply", "started", "status", "task", "timer", "transcript", "upstream_headers",
-                 "wire", "words_at")
+    __slots__ = ("asked", "call", "done", "ended", "exchange", "gate", "guard", "judged", "masked", "messages", "pace",
+                 "paused", "policies", "reader", "reply", "started", "status", "task", "timer", "transcript",
+                 "upstream_headers", "wire", "words_at")
 
     def __init__(self, exchange: Exchange, wire: Wire, asked: Asked, guard: Guard, policies: PolicySet, reply: Reply,
                  pace: Pace) -> None:
@@ -65,6 +65,7 @@ class Relay:
         self.task: asyncio.Task[Verdict] | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = self.paused = self.ended = False
+        self.judged = 0             # characters a verdict vouched for; the gate's clearance may say more (fail open)
         self.status = 502
         self.upstream_headers: headers.Pairs = ()
         self.masked: set[Span] = set()
@@ -171,8 +172,7 @@ class Relay:
             return
         try:
             if (error := task.exception()) is not None:
-                if self.gate.release == "watch" and isinstance(error, GuardDown):
-                    self.unwatched(error)
+                if isinstance(error, GuardDown) and self.unguarded(mark, error):
                     return
                 raise error
             if self.heard(mark, whole, task.result()):
@@ -201,15 +201,22 @@ class Relay:
             exchange.decided("output", ALLOW)
         if whole and clear < mark:              # unsure about a whole answer is no verdict
             raise GuardDown("guard_unsure", "the guard did not vouch for a whole answer")
+        self.judged = clear
         self.send(gate.clear(clear))
         return True
 
-    def unwatched(self, error: GuardDown) -> None:
-        """Monitoring lost its guard: the stream goes on, and the record says what was not judged."""
+    def unguarded(self, mark: int, error: GuardDown) -> bool:
+        """No verdict. True where the answer goes on without: monitoring, or every policy says `on-guard-error: open`."""
+        watch = self.gate.release == "watch"
+        if not watch and decide((), self.policies, (error,)).stops:
+            return False
         self.exchange.decided("output", Decision("flag", (), (error.code,)))
-        self.send(self.gate.clear(self.gate.cleared))
-        if self.ended and self.gate.mark > self.gate.cleared and self.gate.question() is None:
+        self.send(self.gate.clear(self.gate.cleared if watch else mark))
+        if not self.done.done():
+            self.turn()                         # what came meanwhile is a new question
+        if self.ended and not self.gate.asking:
             self.finish("passed", self.status)
+        return True
 
     def mask(self, decision: Decision, verdict: Verdict, clear: int) -> bool:
         """Rewrites held frames so that each redacted span is one placeholder. False when a part has left already."""
@@ -354,7 +361,7 @@ class Relay:
         now = time.perf_counter()
         if self.done.done():
             return
-        if self.words_at == 0.0:
+        if self.words_at == 0.0 or self.paused:     # while we do not read, silence is ours
             self.words_at = now
         late = now - self.exchange.began > self.pace.total
         if late or (now - self.words_at > self.pace.content_idle and not self.gate.asking and not self.gate.closed):
@@ -379,7 +386,8 @@ class Relay:
             return
         exchange = self.exchange
         exchange.ending, exchange.status = ending, status
-        exchange.came, exchange.cleared = self.gate.mark, min(max(self.gate.cleared, 0), self.gate.mark)
+        exchange.came, exchange.cleared = self.gate.mark, min(self.judged, self.gate.mark)
+        exchange.opaque += len(self.reader.opaque) if self.reader is not None else 0
         if self.timer is not None:
             self.timer.cancel()
         self.reply.on_gone = self.reply.on_writable = None

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from firewall.config import Config, address
-from firewall.errors import FirewallError, Mistakes
+from firewall.errors import Mistakes
 from firewall.guards.build import build, check
 from firewall.guards.guard import Guard
 from firewall.proxy import metrics
@@ -102,18 +102,13 @@ class Firewall:
         self.server.stop_accepting()
         await self.server.drain(s.drain_timeout if timeout is None else timeout)
         if self.app.tasks:      # out of time: each ends legally and is recorded
-            for relay in list(self.app.relays):
-                relay.broke(FirewallError("shutting_down", "The firewall is shutting down.", fault="ours", status=503,
-                                          retry_after=1.0))
-            await asyncio.wait(self.app.tasks, timeout=1.0)
+            await self.app.stop()
+            await self.server.drain(1.0)
 
     async def close(self) -> None:
         for task in self.loops:
             task.cancel()
-        for task in list(self.app.tasks):
-            task.cancel()
-        if self.app.tasks:
-            await asyncio.wait(self.app.tasks, timeout=1.0)
+        await self.app.stop()
         self.server.close()
         if self.admin is not None:
             await self.admin.cleanup()
@@ -122,7 +117,10 @@ class Firewall:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.config.policies.reload)
-            self.house.source.refresh()
+            try:
+                self.house.source.refresh()
+            except Exception as e:      # whatever lies in that folder, the last good set stays and we look again
+                log.error("policies_unreadable", where=type(e).__name__)
 
     async def _lag(self) -> None:
         """The worst lag of the last ten seconds, sampled four times a second."""
