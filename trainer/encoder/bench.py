@@ -26,7 +26,7 @@ from firewall.guards.encoder.runtime import ASSETS, pieces
 from firewall.guards.encoder.windows import context
 from firewall.policy import Policy, PolicySet, load
 from trainer.encoder.data import rows
-from trainer.encoder.evaluate import auroc
+from trainer.encoder.measure import auroc
 
 Score = Callable[[dict[str, Any], PolicySet], float]
 POLICIES = Path(__file__).parents[2] / "policies"

