@@ -77,7 +77,8 @@ def summary(way: str, set_name: str, judged: Sequence[Judged], seconds: float, s
         "guard_ms": score.percentiles([j.guard_ms for j in judged]),
         "seconds": round(seconds, 2), "rows_per_second": round(len(judged) / seconds, 1) if seconds else None,
         "seed": seed, "intervals": {k: v for k, v in figures.items() if isinstance(v, dict)},
-        "detail": detail(judged), "anchor": anchor(set_name), "roc": score.points([j.row.unsafe for j in judged], scores) if scores else [],
+        "detail": detail(judged), "anchor": anchor(set_name),
+        "roc": score.points([j.row.unsafe for j in judged], scores) if scores else [],
         "categories": breakdown(judged, lambda j: j.row.categories, seed),
         "policies": fired(judged) if any(j.row.policy is None for j in judged)
         else breakdown(judged, lambda j: (_title(j.row.policy),), seed),

@@ -55,9 +55,10 @@ def chart(series: Mapping[str, Points], x: str, y: str, *, log_x: bool = False, 
             out += [f'<circle class="dot c{n % COLORS}" cx={w:.1f} cy={h:.1f} r=3><title>{html.escape(name)}: '
                     f'{_say(px)}, {_say(py)}</title></circle>'
                     for (w, h), (px, py) in zip(places, points, strict=True)]
-    out.append(f'<text class=label x={(LEFT + WIDTH - RIGHT) / 2} y={HEIGHT - 8} text-anchor=middle>{html.escape(x)}</text>'
-               f'<text class=label x=14 y={(TOP + HEIGHT - BOTTOM) / 2} text-anchor=middle '
-               f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{html.escape(y)}</text></svg>')
+    middle, half = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    out.append(f'<text class=label x={middle} y={HEIGHT - 8} text-anchor=middle>{html.escape(x)}</text>'
+               f'<text class=label x=14 y={half} text-anchor=middle transform="rotate(-90 14 {half})">{html.escape(y)}'
+               '</text></svg>')
     keys = "".join(f'<span><i class="c{n % COLORS}"></i>{html.escape(name)}</span>' for n, name in enumerate(series))
     return f'<figure>{"".join(out)}<figcaption>{keys}</figcaption></figure>'
 

@@ -7,25 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A titled table of strings. `note` is printed below."""
+    """A titled table of strings. `note` is printed below; `brief` names the columns that a terminal has room for."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    brief: tuple[int, ...] = ()
 
     def rich(self) -> Table:
         table = Table(title=self.title, caption=self.note or None, caption_justify="left", title_justify="left")
-        for n, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if n else "left", overflow="fold" if n else "ellipsis",
-                             no_wrap=not n)
+        shown = self.brief or tuple(range(len(self.columns)))
+        for n in shown:
+            table.add_column(self.columns[n], justify="right" if n else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(escape(row[n]) for n in shown))
         return table
 
     def markdown(self) -> str:
@@ -76,9 +78,11 @@ def detection(results: Sequence[dict[str, Any]]) -> Grid:
     ways = {r.get("scores_by", r["way"]) for r in results}
     note = ("floor: F1 of calling every row unsafe. Brackets: 95 % bootstrap. Unreadable rows count as wrong. "
             "R@1, R@5: recall at a false-positive rate of 1 and 5 %. ms: of a request, several in flight."
-            + (" Scores (AUROC, AUPRC, R@) of front-door rows come from a guard-only pass." if "guard only" in ways else ""))
+            + (" Scores (AUROC, AUPRC, R@) of front-door rows come from a guard-only pass." if "guard only" in ways
+               else ""))
     return Grid("Detection", ("set", "way", "rows", "unsafe", "F1", "floor", "recall", "FPR", "AUROC", "AUPRC", "R@1",
-                              "R@5", "unread.", "p50 ms", "p99 ms", "published F1"), tuple(rows), note)
+                              "R@5", "unread.", "p50 ms", "p99 ms", "published F1"), tuple(rows), note,
+                brief=(0, 1, 2, 4, 5, 6, 7, 8, 12, 13))
 
 
 def categories(result: dict[str, Any], most: int = 25) -> Grid:
@@ -95,8 +99,8 @@ def controls(results: Sequence[dict[str, Any]]) -> Grid:
             rows.append((r["file"], name, str(r["rows"]), between(c["auroc"]), between(c["f1"]), number(c["detected"]),
                          number(c["flips"]), number(c["released"]), number(c["moved"])))
     note = ("Guard only. flips: decisions that differ from those under the right policy; released: share of its "
-            "detections that become allow. A guard that reads has AUROC near .5 under absent, wrong and permissive, and "
-            "flips near 0 under shuffled and renamed.")
+            "detections that become allow. A guard that reads has AUROC near .5 under absent, wrong and permissive, "
+            "and flips near 0 under shuffled and renamed.")
     return Grid("Does it read the policy?", ("set", "policy", "rows", "AUROC", "F1", "detected", "flips", "released",
                                              "score move"), tuple(rows), note)
 
