@@ -189,7 +189,7 @@ class Reader:
             raise refusal("head_too_large", "The request head is too large.", 431)
         names: list[Any] = [*map(_names.get, raw)]
         if len(raw) == count and None not in names:
-            headers = [*zip(names, map(bytes.rstrip, raw.values()))]
+            headers = [*zip(names, map(bytes.rstrip, raw.values()), strict=True)]
         else:
             headers = self._fields(head)
         request = self._request(said, headers)

@@ -39,8 +39,8 @@ class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
     __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp", "_raw", "_tail",
-                 "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started", "status",
-                 "version")
+                 "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started",
+                 "status", "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
         self.status = 0
@@ -174,7 +174,7 @@ class Response:
             raise protocol_error("too many headers")
         names: list[Any] = [*map(_names.get, raw)]
         if len(raw) == count and None not in names:
-            self.headers = headers = (*zip(names, map(bytes.rstrip, raw.values())),)
+            self.headers = headers = (*zip(names, map(bytes.rstrip, raw.values()), strict=True),)
         else:
             lines = [line.partition(b":") for line in head.split(b"\r\n")[1:-2]]
             self.headers = headers = tuple([(_names.get(n) or _lower(n), v.strip(b" \t")) for n, _, v in lines])

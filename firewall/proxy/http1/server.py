@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from email.utils import formatdate
 from ssl import SSLContext
 from time import time
@@ -14,6 +15,9 @@ from .connection import Connection
 from .limits import RESERVE, Limits
 from .reply import CLOSE, Reply, status_line
 from .request import Request
+
+NOT_SENT = 131072  # unsent bytes the kernel keeps a connection: megabytes would hide a client that stopped reading,
+#                    and make one that reads slowly look as if it had (the kernel wakes us by thirds of its buffer)
 
 
 class Refusal(NamedTuple):
@@ -73,6 +77,9 @@ class Server:
                 self._connection, host, port, backlog=backlog, reuse_port=reuse_port or None, ssl=self._ssl,
                 ssl_handshake_timeout=patience)
         self.port = int(self._listener.sockets[0].getsockname()[1])
+        for each in self._listener.sockets:  # inherited by what is accepted
+            with suppress(OSError, AttributeError):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
 
     def _connection(self) -> Connection:
         return Connection(self)

@@ -1,6 +1,7 @@
 """What the data plane costs: CPU of a relaying process per whole exchange and per streamed token.
 
-    PYTHONPATH=. python tests/proxy/http1/bench_relay.py [--seconds 5] [--streams 1000] [--rate 20] [--rounds 3] [--profile]
+    PYTHONPATH=. python tests/proxy/http1/bench_relay.py [--seconds 4] [--streams 1000] [--rate 20] [--rounds 3]
+                                                         [--only whole|stream] [--profile]
 
 Three processes: a raw upstream, the relay (relay_app.py on uvloop, the one measured, CPU from /proc/PID/schedstat)
 and this load generator. Whole: 1 kB prompts over 16 keep-alive connections, one answer of 400 bytes each.
@@ -26,8 +27,9 @@ from relay_app import RelayApp  # noqa: E402
 from firewall.proxy.http1 import Limits, Origin, Pool, Server, UpstreamLimits  # noqa: E402
 
 PROMPT = b'{"model":"m","messages":[{"role":"user","content":"' + b"word " * 190 + b'"}]}'
-HEAD = (b"POST /v1/%b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAccept: application/json\r\nAccept-Encoding: gzip, deflate\r\n"
-        b"User-Agent: OpenAI/Python 1.60\r\nContent-Type: application/json\r\nAuthorization: Bearer sk-0123456789abcdef\r\n"
+HEAD = (b"POST /v1/%b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAccept: application/json\r\n"
+        b"Accept-Encoding: gzip, deflate\r\nUser-Agent: OpenAI/Python 1.60\r\n"
+        b"Content-Type: application/json\r\nAuthorization: Bearer sk-0123456789abcdef\r\n"
         b"X-Stainless-Lang: python\r\nX-Stainless-Async: false\r\nContent-Length: %d\r\n\r\n")
 ANSWER = b'{"id":"x","choices":[{"message":{"role":"assistant","content":"' + b"word " * 60 + b'"}}]}'
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
@@ -163,7 +165,8 @@ def child(function, pipe, profile: bool, *args) -> None:
 
 def start(function, profile: bool, *args):
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=child, args=(function, theirs, profile, *args), daemon=True)
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=child, args=(function, theirs, profile, *args), daemon=True)
     process.start()
     return ours, process, ours.recv()
 

@@ -64,7 +64,8 @@ async def test_the_request_as_it_leaves(house) -> None:
     h.pool.send(b"POST", b"/v1/y?z=1", b"x-a: 1\r\n", b"", ear)
     await ear.over.wait()
     assert h.fake.got == [b"GET /v1/x HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n\r\n" % h.fake.port,
-                          b"POST /v1/y?z=1 HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nx-a: 1\r\ncontent-length: 0\r\n\r\n" % h.fake.port]
+                          b"POST /v1/y?z=1 HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nx-a: 1\r\n"
+                          b"content-length: 0\r\n\r\n" % h.fake.port]
     assert ear.events == [("head", 200), ("end", True)] and ear.body == b"/v1/y?z=1" and h.fake.opened == 1
 
 
@@ -127,7 +128,8 @@ async def test_an_early_answer_ends_the_connection(house) -> None:
 
 ENDINGS = {  # what the upstream says before it closes -> events, body, eof_delimited
     "EOF-delimited": (b"HTTP/1.1 200 OK\r\n\r\nabc", [("head", 200), ("end", True)], b"abc", True),
-    "short length": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", [("head", 200), ("end", False)], b"abc", False),
+    "short length": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+                     [("head", 200), ("end", False)], b"abc", False),
     "no last chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
                       [("head", 200), ("end", False)], b"abc", False),
     "half a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
@@ -136,7 +138,8 @@ ENDINGS = {  # what the upstream says before it closes -> events, body, eof_deli
     "nothing": (b"", [("fail", "upstream_closed")], b"", False),
     "not HTTP": (b"hello\r\n\r\n", [("fail", "upstream_protocol")], b"", False),
     "101": (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", [("fail", "upstream_protocol")], b"", False),
-    "bad chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", [("fail", "upstream_protocol")], b"", False),
+    "bad chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                  [("fail", "upstream_protocol")], b"", False),
 }
 
 
@@ -151,8 +154,8 @@ async def test_endings(house, name: str) -> None:
 
 
 async def test_m01_redirects_are_just_a_status(house) -> None:
-    h = await house(plays(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n"
-                          b"Set-Cookie: a=b\r\n\r\n", OK, close=False))
+    h = await house(plays(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\n"
+                          b"Content-Length: 0\r\nSet-Cookie: a=b\r\n\r\n", OK, close=False))
     first, _ = await ask(h.pool)
     assert first.events == [("head", 307), ("end", True)]
     assert (b"location", b"http://127.0.0.1:1/") in first.headers

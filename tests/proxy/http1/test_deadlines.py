@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -134,21 +135,25 @@ async def test_a_slow_reader_gets_everything(house) -> None:
 
 
 async def test_progress_however_slow_is_no_stall(house) -> None:
+    """Three stalls long the client takes a little now and then, from a full pipe."""
     async def much(fake: Fake, reader, writer) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 40000000\r\n\r\n" + b"x" * 40_000_000)
         await reader.read()
 
-    h = await house(much, limits=Limits(write_stall=0.4, tick=0.05))
-    reader, writer = await asyncio.open_connection("127.0.0.1", h.server.port, limit=65536)
-    writer.write(POST)
-    await reader.readuntil(b"\r\n\r\n")
-    start, got = time.perf_counter(), 0
-    while time.perf_counter() - start < 1.2:  # three stalls long
-        got += len(await reader.read(200_000))
-        await asyncio.sleep(0.03)
-    assert h.app.gone == 0 and h.server.in_flight == 1
-    writer.transport.abort()
+    h = await house(much, limits=Limits(write_stall=0.8, tick=0.05))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", h.server.port))
+        await loop.sock_sendall(client, POST)
+        await until(lambda: any(c.paused for c in h.server._open))
+        end = time.perf_counter() + 2.4
+        while time.perf_counter() < end:
+            assert await loop.sock_recv(client, 100_000)
+            await asyncio.sleep(0.1)
+        assert h.app.gone == 0 and h.server.in_flight == 1
     await until(lambda: h.app.gone == 1)
 
 
@@ -193,7 +198,8 @@ async def test_k09_a_long_stream_is_not_cut(house) -> None:
             await asyncio.sleep(0.05)
         writer.write(b"0\r\n\r\n")
 
-    h = await house(stream, limits=FAST, upstream=UpstreamLimits(connect_timeout=0.3, head_timeout=0.3, idle_timeout=0.4))
+    h = await house(stream, limits=FAST,
+                    upstream=UpstreamLimits(connect_timeout=0.3, head_timeout=0.3, idle_timeout=0.4))
     client = await h.client()
     client.send(POST)
     assert (await client.until(b"0\r\n\r\n", 4)).count(b"hi") == 30

@@ -19,9 +19,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 
-SPICE = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"_", b"chunked", b"Content-Length: 3\r\n", b"+",
-         b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"\xff", b"\x0b", b"HTTP/1.1", b"x" * 210,
-         b"Connection: close\r\n", b"Upgrade: h2c\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"5\r\nhello\r\n"]
+SPICE = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"_", b"+", b"\xff", b"\x0b", b"chunked",
+         b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n", b"\r\n\r\n", b"0\r\n\r\n",
+         b"HTTP/1.1", b"x" * 210, b"Connection: close\r\n", b"Upgrade: h2c\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+         b"HTTP/1.1 200 OK\r\n", b"5\r\nhello\r\n"]
 
 
 def mutate(pick: random.Random, seeds: list[bytes]) -> bytes:

@@ -62,60 +62,6 @@ async def test_a21_h2c_is_answered_as_http_1(house) -> None:
     client.close()
 
 
-async def test_a23_fifty_pipelined_are_answered_in_order(house) -> None:
-    async def slow_when_even(fake: Fake, reader, writer) -> None:
-        while True:
-            request = await read_request(reader)
-            fake.got.append(request)
-            path = request.split(b" ")[1]
-            if int(path[4:]) % 2 == 0:
-                await asyncio.sleep(0.003)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
-
-    h = await house(slow_when_even)
-    client = await h.client()
-    client.send(b"".join(POST.replace(b"/v1/x", b"/v1/%d" % n) for n in range(50)))
-    for n in range(50):
-        assert (await client.answer())[2] == b"/v1/%d" % n
-    assert len(h.fake.got) == 50 and h.fake.opened == 1  # one at a time
-    client.close()
-
-
-async def test_thousands_of_pipelined_local_answers_leave_the_loop_alone(house) -> None:
-    h = await house()
-
-    def answer(request, reply) -> None:
-        reply.answer(200, b"", b"hi")
-
-    h.app.request = answer
-    client = await h.client()
-    client.send(POST * 3000)
-    worst, last = 0.0, time.perf_counter()
-    for _ in range(3000):
-        await client.answer()
-        now = time.perf_counter()
-        worst, last = max(worst, now - last), now
-    client.close()
-    assert h.server.in_flight == 0
-
-
-async def test_pipelined_bytes_are_bounded(house) -> None:
-    async def never(fake: Fake, reader, writer) -> None:
-        await read_request(reader)
-        await asyncio.sleep(3)
-
-    h = await house(never, limits=Limits(read_ahead=10_000))
-    client = await h.client()
-    client.send(POST)
-    await until(lambda: h.server.in_flight == 1)
-    client.writer.transport.set_write_buffer_limits(high=1 << 30)
-    client.send(b"x" * 30_000_000)
-    await asyncio.sleep(0.2)
-    (connection,) = h.server._open
-    assert connection.reader.waiting < 10_000 + 300_000 and not connection.reading
-    client.writer.transport.abort()
-
-
 async def test_expect_continue(house) -> None:
     h = await house()
     client = await h.client()
@@ -129,7 +75,8 @@ async def test_expect_continue(house) -> None:
 async def test_expect_is_not_asked_to_go_on_with_what_will_be_refused(house) -> None:
     h = await house(limits=TIGHT)
     for path, status in ((b"/nope", b"404"), (b"/v1/x", b"413")):
-        said = await h.ask(b"POST %b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4001\r\n\r\n" % path)
+        said = await h.ask(b"POST %b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                           b"Content-Length: 4001\r\n\r\n" % path)
         assert said.startswith(b"HTTP/1.1 " + status), said
 
 
@@ -315,43 +262,6 @@ async def test_a_reset_inside_a_body_is_on_record(house) -> None:
     client.writer.transport.abort()
     await until(lambda: h.server.connections == 0)
     assert [e.code for e in h.app.refusals] == ["body_incomplete"] and h.fake.opened == 0
-
-
-async def test_a_client_that_asks_and_never_reads_is_not_answered_for_ever(house) -> None:
-    h = await house(limits=Limits(write_stall=0.5, tick=0.05))
-    asked = 0
-
-    def answer(request, reply) -> None:
-        nonlocal asked
-        asked += 1
-        reply.answer(200, b"", b"x" * 10_000)
-
-    h.app.request = answer
-    reader, writer = await asyncio.open_connection("127.0.0.1", h.server.port, limit=1024)
-    writer.transport.set_write_buffer_limits(high=1 << 30)
-    writer.write(POST * 100_000)
-    await until(lambda: any(c.paused for c in h.server._open))
-    await asyncio.sleep(0.1)
-    (connection,) = h.server._open
-    stood = asked
-    assert connection.transport.get_write_buffer_size() < 65536 + 2 * 10_500
-    assert connection.reader.waiting < 65536 + 300_000
-    await asyncio.sleep(0.1)
-    assert asked == stood < 100_000
-    await until(lambda: h.server.connections == 0)  # the stall
-    writer.transport.abort()
-
-
-async def test_a_pipeline_that_waited_for_its_reader_goes_on(house) -> None:
-    h = await house()
-    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * 20_000)
-    reader, writer = await asyncio.open_connection("127.0.0.1", h.server.port, limit=1024)
-    writer.write(POST * 2000)
-    for _ in range(2000):
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 3)
-        assert head.startswith(b"HTTP/1.1 200 ")
-        await reader.readexactly(20_000)
-    writer.close()
 
 
 async def test_caps(house) -> None:

@@ -42,9 +42,9 @@ def papers(tmp_path_factory) -> Papers:
     run("req", *curve, "-keyout", "key.pem", "-out", "req.pem", "-subj", "/CN=localhost")
     (folder / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     for name, days in (("cert.pem", "2"), ("expired.pem", "-1")):
-        subprocess.run([str(openssl), "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", days,
-                        "-CAcreateserial", "-extfile", "ext", "-out", name], cwd=folder, check=name != "expired.pem",
-                       capture_output=True)
+        subprocess.run([str(openssl), "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key",
+                        "-days", days, "-CAcreateserial", "-extfile", "ext", "-out", name],
+                       cwd=folder, check=name != "expired.pem", capture_output=True)
     return Papers(*(str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem", "expired.pem")))
 
 
@@ -64,7 +64,8 @@ async def test_in_and_out(house, papers: Papers) -> None:
         assert head.startswith(b"HTTP/1.1 200 ") and await reader.readexactly(5) == b"/v1/x"
     assert h.fake.opened == 1
     writer.write(b"GET / HTTP/9.9\r\n\r\n")
-    assert (await asyncio.wait_for(reader.read(), 3)).startswith(b"HTTP/1.1 505 ")  # linger ends it: no half-close in TLS
+    # `linger` ends it: there is no half-close in TLS
+    assert (await asyncio.wait_for(reader.read(), 3)).startswith(b"HTTP/1.1 505 ")
     writer.close()
 
 
