@@ -190,6 +190,10 @@ class Reasoner:
             self.prompt(segments), limit, stop, pattern, watch, self.salt(case.tenant),
             case.boundary or case.policies.digest, depth))
 
+    def share_salt(self, key: bytes) -> None:
+        """Takes the key of an engine that several processes share."""
+        self._salt_key = key
+
     def salt(self, tenant: str) -> str:
         """HMAC of the tenant: 43 characters of base64url, unknown to any client (cases.md I18)."""
         digest = hmac.new(self._salt_key, tenant.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
