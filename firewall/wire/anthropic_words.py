@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
 CALLS = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
@@ -226,7 +227,7 @@ class Blocks:
         """A block, whole or as it begins."""
         path = self._path(index)
         for key, value in block.items():
-            if type(value) in SCALARS or value == "":
+            if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
             if key == "input" and type(value) is dict and block.get("type") in CALLS:
                 if value:
@@ -237,7 +238,7 @@ class Blocks:
     def _delta(self, delta: dict[str, Any], index: int, out: list[Leaf]) -> None:
         path = self._path(index)
         for key, value in delta.items():
-            if type(value) in SCALARS or value == "":
+            if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
             if key in NAMED and type(value) is str:
                 out.append(Leaf(f"{path}.{NAMED[key]}".replace(".", "/"), value, delta, key))
@@ -252,11 +253,11 @@ class Blocks:
 
     def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
         """Any field; its key too where it is no protocol word."""
-        if type(value) in SCALARS:
+        if type(value) in SCALARS and key in KEYS:
             return
         if type(value) is str:
             node = place.get(key)
-            if not value or (type(node) is frozenset and value in node):
+            if (not value and key in KEYS) or (type(node) is frozenset and value in node):
                 return
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
             if type(value) is str and "#" not in leaf.path:

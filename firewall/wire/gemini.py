@@ -18,6 +18,7 @@ from firewall.errors import FirewallError
 from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
 from firewall.wire.reader import reader
 from firewall.wire.request import MOST, Words, inspectable, items
+from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, unreadable
 
 ROLES = {"user": "user", "model": "assistant", "function": "tool", "tool": "tool"}
@@ -174,7 +175,7 @@ class Candidates:
             if key == "candidates" and type(value) is list:
                 for place, candidate in enumerate(value):
                     seen = self._candidate(candidate, place, seen, out)
-            elif type(value) not in SCALARS:
+            elif type(value) not in SCALARS or key not in KEYS:
                 self._other(document, key, value, _ANSWER, "", out)
         version = document.get("modelVersion")
         if not seen.model and type(version) is str and passes(TOKEN, version):
@@ -271,7 +272,7 @@ class Candidates:
                 self._other(holder, key, value, place, path, out)
 
     def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
-        if type(value) in SCALARS:
+        if type(value) in SCALARS and key in KEYS:
             return
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
             if type(value) is str and "#" not in leaf.path:

@@ -18,6 +18,7 @@ from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, pas
 from firewall.wire.openai_words import tokens
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, refused, unreadable
 
 ROLES = frozenset(("system", "user", "assistant", "tool"))
@@ -149,7 +150,7 @@ class Lines:
         document.pop("logprobs", None)
 
     def _field(self, holder: dict[str, Any], key: str, value: Any, place: Any, out: list[Leaf]) -> None:
-        if type(value) in SCALARS or value == "":
+        if key in KEYS and (value == "" or type(value) in SCALARS):
             return
         if key in NAMED and type(value) is str:
             out.append(Leaf(f"choice/0/{NAMED[key]}", value, holder, key))

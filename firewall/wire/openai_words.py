@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, trie, words
+from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import unreadable
 
 SEVERITY = words("safe low medium high")
@@ -88,7 +89,7 @@ class Choices:
                 for place, choice in enumerate(value):
                     self._choice(choice, place, out)
                 continue
-            if type(value) in SCALARS or self._passed.get(key) == value:
+            if (type(value) in SCALARS and key in KEYS) or (type(value) is str and self._passed.get(key) == value):
                 continue
             if key in IDS and value:
                 raise unreadable("token ids in the answer", "unjudgeable_field")
@@ -140,7 +141,7 @@ class Choices:
                 ended = value
                 if value in FINISHED:
                     continue
-            if type(value) in SCALARS:
+            if type(value) in SCALARS and key in KEYS:
                 continue
             if key in IDS and value:
                 raise unreadable("token ids in the answer", "unjudgeable_field")
@@ -155,7 +156,8 @@ class Choices:
         """Any other field, its key included where it is no protocol word."""
         if type(value) is str:
             node = place.get(key)
-            if not value or (node is not None and type(node) is not dict and passes(node, value, holder)):
+            shaped = node is not None and type(node) is not dict and passes(node, value, holder)
+            if shaped or (not value and key in KEYS):
                 return []       # the common case, without a walk; opaque shapes do not stand in answers
         found = generic({key: value}, place, path, None, None, self.opaque)
         if type(value) is str:      # the walk saw a copy of the container
@@ -167,7 +169,7 @@ class Choices:
         spoken = ""
         thoughts: list[tuple[str, str]] = []
         for key, value in said.items():
-            if type(value) in SCALARS:
+            if type(value) in SCALARS and key in KEYS:
                 continue
             if key == "content" and type(value) is str:
                 spoken = value
@@ -235,7 +237,7 @@ class Choices:
             raise unreadable("a tool call's index is no small number")
         channel = f"choice/{index}/tool/{number}"
         for key, value in call.items():
-            if type(value) in SCALARS or (key == "type" and value in ("function", "custom")):
+            if (type(value) in SCALARS and key in KEYS) or (key == "type" and value in ("function", "custom")):
                 continue
             if (key == "function" or key == "custom") and type(value) is dict:
                 self._function(value, channel, out)
@@ -244,7 +246,7 @@ class Choices:
 
     def _function(self, function: dict[str, Any], channel: str, out: list[Leaf]) -> None:
         for key, value in function.items():
-            if type(value) in SCALARS or value == "":
+            if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
             if key in ("name", "arguments", "input"):
                 said = value if type(value) is str else orjson.dumps(value).decode()
@@ -275,7 +277,7 @@ class Choices:
             elif key == "top_logprobs" and type(rows) is list and all(type(row) is dict for row in rows if row):
                 top = [token for row in rows if row for token in row]
                 out += [Leaf(channel + "/top", "\n".join(top))] if top else []
-            elif type(rows) not in SCALARS:
+            elif type(rows) not in SCALARS or key not in KEYS:
                 found = generic({key: rows}, {}, "logprobs", None, None, self.opaque)
                 out += [Leaf(channel + "/top", leaf.text) for leaf in found]
 

@@ -51,6 +51,7 @@ class _Read:
         self.speech, self.limits = speech, limits
         self._body = BodyLimits(size=max(limits.event, limits.body))
         self._ended = False
+        self._keys: set[str] = set()        # unknown keys already said
 
     @property
     def complete(self) -> bool:
@@ -107,6 +108,15 @@ class _Read:
 
     def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
         return orjson.dumps(document)
+
+    def _new(self, found: list[Leaf]) -> list[Leaf]:
+        """Without unknown keys that were said before: a vendor's new field comes with every chunk."""
+        if not any(leaf.path.endswith("#key") for leaf in found):
+            return found
+        out = [leaf for leaf in found if not (leaf.path.endswith("#key") and leaf.text in self._keys)]
+        if len(self._keys) < 1000:
+            self._keys.update(leaf.text for leaf in out if leaf.path.endswith("#key"))
+        return out
 
     def _frame(self, raw: bytes, found: list[Leaf]) -> Frame:
         speech = self.speech
@@ -193,7 +203,7 @@ class Streamed(_Read):
             else:
                 document = self._parse(data)
                 before = speech.after, speech.pending, speech.last, speech.complete
-                found = speech.read(document, False)
+                found = self._new(speech.read(document, False))
                 if (speech.after, speech.pending, speech.last, speech.complete) != before:
                     self._moulds.clear()
                 elif speech.plain and len(found) == 1 and not rest and (not name or name in speech.names):
@@ -268,7 +278,7 @@ class Listed(_Read):
         return out
 
     def _line(self, raw: bytes, data: bytes | None) -> Frame:
-        return self._frame(raw, self.speech.read(self._parse(data), False) if data is not None else [])
+        return self._frame(raw, self._new(self.speech.read(self._parse(data), False)) if data is not None else [])
 
     def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
         return orjson.dumps(document) + b"\n"

@@ -60,7 +60,7 @@ class Words:
     def rest(self, document: dict[str, Any], known: frozenset[str], tree: Any) -> None:
         """Every other field: lists of definitions by item, all else as one message under its own name."""
         for place, (name, value) in enumerate(document.items()):
-            if name in known or type(value) in SCALARS:
+            if name in known or (type(value) in SCALARS and name in KEYS):
                 continue
             node = tree.get(name)
             where = name if name in KEYS else f"~{place}"

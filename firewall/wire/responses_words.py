@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
 from firewall.wire.openai_words import tokens
+from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
 STATUS = words("in_progress completed incomplete failed cancelled queued searching calling interpreting generating")
@@ -157,34 +158,36 @@ class Output:
         type_ = document.get("type")
         self._event = type_ if type(type_) is str else ""
         spoken = TEXTS.get(self._event)
-        known: tuple[str, ...] = ("type",)
+        known: tuple[str, ...] = ()
         if spoken is not None and type(document.get(spoken[0])) is str:
             path = self._channel(document, spoken[1])
             self._say(Leaf(path, document[spoken[0]], document, spoken[0]), self._event.endswith(".delta"), out)
             if document.get("logprobs"):
                 self._logprobs(document["logprobs"], document[spoken[0]], path, out)
-            known = ("type", spoken[0], "logprobs")
+            known = (spoken[0], "logprobs")
         elif type(document.get("item")) is dict and self._event.startswith("response.output_item."):
             self._item(document["item"], _index(document, "output_index"), "item", out)
-            known = ("type", "item")
+            known = ("item",)
         elif type(document.get("part")) is dict:
             place = "item.{o}.summary.{s}" if "summary" in self._event else "item.{o}.content.{c}"
             self._part(document["part"], self._channel(document, place), PLACE["part"], out)
-            known = ("type", "part")
+            known = ("part",)
         elif type(document.get("annotation")) is dict:
             place = self._channel(document, "item.{o}.content.{c}.annotations.{a}")
             self._walk(document["annotation"], PLACE["annotation"], place, out)
-            known = ("type", "annotation")
+            known = ("annotation",)
         elif type(document.get("response")) is dict:
             self._response(document["response"], out)
-            known = ("type", "response")
+            known = ("response",)
         elif self._event.startswith("response.shell_call_output_content."):
             for name in ("delta", "output"):
                 if type(document.get(name)) in (dict, list):
                     self._walk(document[name], None, self._channel(document, "item.{o}.output.{k}"), out)
-            known = ("type", "delta", "output")
+            known = ("delta", "output")
         for key, value in document.items():
-            if key not in known and type(value) not in SCALARS:
+            if key in known or (type(value) in SCALARS and key in KEYS):
+                continue
+            if key != "type" or value not in _DONE:
                 self._walk({key: value}, PLACE, "", out, document)
         self._mark(document)
         return out
@@ -214,7 +217,7 @@ class Output:
 
     def _response(self, response: dict[str, Any], out: list[Leaf]) -> None:
         for key, value in response.items():
-            if type(value) in SCALARS:
+            if type(value) in SCALARS and key in KEYS:
                 continue
             if key == "output" and type(value) is list:
                 for index, item in enumerate(value):
@@ -241,7 +244,7 @@ class Output:
             self._calls.add(index)
         path = f"item.{index}"
         for key, value in item.items():
-            if type(value) in SCALARS or value == "":
+            if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
             if key == "content" and type(value) is list:
                 for place, part in enumerate(value):
@@ -255,7 +258,7 @@ class Output:
         if type(part) is not dict:
             raise unreadable("a part is no object")
         for key, value in part.items():
-            if type(value) in SCALARS or value == "" or value == []:
+            if key in KEYS and (value == "" or value == [] or type(value) in SCALARS):
                 continue
             if key == "logprobs":
                 self._logprobs(value, str(part.get("text", "")), path + ".text", out)
