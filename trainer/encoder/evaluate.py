@@ -26,7 +26,7 @@ def logits_of(net: GuardNet, rules: Rules, items: list[Item], asks: list[list[As
     for at in range(0, len(order), size):
         part = order[at:at + size]
         batch = build([items[i] for i in part], rules, None, asks=[asks[i] for i in part])
-        z, _ = forward(net, rules, batch, [])
+        z = forward(net, rules, batch, [])
         top = by_item(z, batch).masked_fill(batch.role != 0, -1e4).amax(-1).numpy()
         for row, i in zip(top, part, strict=True):
             out[i] = row[:len(asks[i])]

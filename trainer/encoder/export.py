@@ -1,8 +1,9 @@
-"""Checkpoint -> three ONNX graphs and a card: what `firewall.guards.encoder` serves.
+"""Checkpoint -> four ONNX graphs and a card: what `firewall.guards.encoder` serves.
 
     encoder.onnx   ids, types, mask [B,T] -> states [B,T,h]            int8 weights, dynamic activations, per channel
     rules.onnx     pooled [N,2h] -> codes [N,c]                        float32, run once per rule text
-    head.onnx      states, mask, judged, way, codes, index, role -> logits [B,P,S], attention [B,P*S,T]   float32
+    head.onnx      states, mask, judged, way, codes, index, role -> logits [B,P,S]      float32
+    evidence.onnx  states, mask, judged, way, codes -> attention [N,T] of a few rules    float32, only for findings
 
 One encoder serves contents and rules, so its weights ship once. Only the encoder is quantised: the head is 2 % of the
 weights and its cost is in products of activations.
@@ -30,7 +31,7 @@ from trainer.encoder.model import GuardNet, Shape
 
 OPSET = 17
 ASSETS = Path(__file__).parents[2] / "firewall" / "guards" / "encoder" / "assets"
-GRAPHS = ("encoder.onnx", "rules.onnx", "head.onnx")
+GRAPHS = ("encoder.onnx", "rules.onnx", "head.onnx", "evidence.onnx")
 
 
 class _Encoder(nn.Module):
@@ -57,6 +58,15 @@ class _Encoder(nn.Module):
     @staticmethod
     def _split(x: Tensor, heads: int) -> Tensor:
         return x.view(x.shape[0], x.shape[1], heads, x.shape[2] // heads).permute(0, 2, 1, 3)
+
+
+class _Evidence(nn.Module):
+    def __init__(self, net: GuardNet) -> None:
+        super().__init__()
+        self.head = net.head
+
+    def forward(self, states: Tensor, mask: Tensor, judged: Tensor, way: Tensor, codes: Tensor) -> Tensor:
+        return self.head.evidence(states, mask, judged, way, codes)
 
 
 class _Rules(nn.Module):
@@ -129,9 +139,12 @@ def _graphs(net: GuardNet, to: Path) -> None:
           {"pooled": {0: "n"}, "codes": {0: "n"}})
     bps = {0: "b", 1: "p", 2: "s"}
     _onnx(net.head, (states, mask, mask, way, codes, index, role), to / GRAPHS[2],
-          ["states", "mask", "judged", "way", "codes", "index", "role"], ["logits", "attention"],
+          ["states", "mask", "judged", "way", "codes", "index", "role"], ["logits"],
           {"states": bt, "mask": bt, "judged": bt, "way": {0: "b"}, "codes": {0: "n"}, "index": bps, "role": bps,
-           "logits": bps, "attention": {0: "b", 1: "ps", 2: "t"}})
+           "logits": bps})
+    _onnx(_Evidence(net), (states[:1], mask[:1], mask[:1], way[:1], codes), to / GRAPHS[3],
+          ["states", "mask", "judged", "way", "codes"], ["attention"],
+          {"states": {1: "t"}, "mask": {1: "t"}, "judged": {1: "t"}, "codes": {0: "n"}, "attention": {0: "n", 1: "t"}})
 
 
 def _onnx(module: nn.Module, args: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str],

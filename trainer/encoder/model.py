@@ -69,35 +69,21 @@ class Head(nn.Module):
         return torch.cat((self.query(rules), self.mix(rules), F.normalize(rules[:, :h], dim=-1)), -1)
 
     def forward(self, tokens: Tensor, mask: Tensor, judged: Tensor, way: Tensor, codes: Tensor, index: Tensor,
-                role: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores every slot.
+                role: Tensor) -> Tensor:
+        """Scores every slot: logits [B,P,S].
 
         Args:
             tokens: [B,T,h] last states; `mask` and `judged` [B,T]: 1 = real, 1 = on trial (not context).
             way: [B] 0 input, 1 output.
             codes: [N, d + FEATURES + h] of the distinct rules.
             index: [B,P,S] row of `codes` for each slot (0 where padded); `role` [B,P,S], -1 = padded.
-        Returns:
-            logits [B,P,S] and attention over tokens [B,P*S,T].
         """
         b, p, s = index.shape
         d, n = self.width, p * s
-        flat, live, kind = index.reshape(b, n), role >= 0, role.clamp(min=0)
-        weight = judged.unsqueeze(-1).to(tokens.dtype)
-        mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1.0)
-        unit = codes[:, d + FEATURES:]
-        s_mean = torch.gather(F.normalize(mean, dim=-1) @ unit.T, 1, flat)
-        near = F.normalize(tokens, dim=-1) @ unit.T + (judged.unsqueeze(-1).to(tokens.dtype) - 1.0) * 3.0
-        s_max = torch.gather(near.amax(1), 1, flat)
-        features = self._features(s_mean.view(b, p, s), s_max.view(b, p, s), role)
-
-        x = codes[:, :d][flat] + self.role(kind.reshape(b, n)) + self.way(way).unsqueeze(1)
-        x = x + self.sims(torch.stack((s_mean, s_max), -1))
-        q = self.norm1(x).view(b, n, self.heads, -1).transpose(1, 2)
-        k = self.key(tokens).view(b, -1, self.heads, d // self.heads).transpose(1, 2)
+        live = role >= 0
+        x, attention, mean, s_mean, s_max, mix = self._look(tokens, mask, judged, way, codes, index.reshape(b, n),
+                                                            role.clamp(min=0).reshape(b, n))
         v = self.value(tokens).view(b, -1, self.heads, d // self.heads).transpose(1, 2)
-        logits = q @ k.transpose(-1, -2) / (d // self.heads) ** 0.5
-        attention = (logits + (mask[:, None, None, :].to(x.dtype) - 1.0) * 1e4).softmax(-1)
         x = x + self.out((attention @ v).transpose(1, 2).reshape(b, n, d))
 
         y = self.norm2(x).view(b * p, s, d)
@@ -109,8 +95,32 @@ class Head(nn.Module):
 
         topic = self.topic(mean).unsqueeze(1).expand(b, n, d)
         learned = self.score2(F.gelu(self.score1(torch.cat((x, topic, x * topic), -1)))).squeeze(-1)
-        plain = ((self.base + codes[:, d:d + FEATURES][flat]) * features.view(b, n, FEATURES)).sum(-1)
-        return (self.scale * plain + self.bias + learned).view(b, p, s), attention.mean(1)
+        features = self._features(s_mean.view(b, p, s), s_max.view(b, p, s), role)
+        plain = ((self.base + mix) * features.view(b, n, FEATURES)).sum(-1)
+        return (self.scale * plain + self.bias + learned).view(b, p, s)
+
+    def evidence(self, tokens: Tensor, mask: Tensor, judged: Tensor, way: Tensor, codes: Tensor) -> Tensor:
+        """Attention over tokens [N,T] of `violates` slots with these codes [N,c], for one content (B = 1)."""
+        flat = torch.arange(codes.shape[0]).unsqueeze(0)
+        return self._look(tokens, mask, judged, way, codes, flat, torch.zeros_like(flat))[1].mean(1)[0]
+
+    def _look(self, tokens: Tensor, mask: Tensor, judged: Tensor, way: Tensor, codes: Tensor, flat: Tensor,
+              kind: Tensor) -> tuple[Tensor, ...]:
+        """Each slot looks at the content: its state [B,n,d], attention [B,heads,n,T], and plain similarities."""
+        (b, n), d = flat.shape, self.width
+        weight = judged.unsqueeze(-1).to(tokens.dtype)
+        mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        unit = codes[:, d + FEATURES:]
+        s_mean = torch.gather(F.normalize(mean, dim=-1) @ unit.T, 1, flat)
+        near = F.normalize(tokens, dim=-1) @ unit.T + (judged.unsqueeze(-1).to(tokens.dtype) - 1.0) * 3.0
+        s_max = torch.gather(near.amax(1), 1, flat)
+        x = codes[:, :d][flat] + self.role(kind) + self.way(way).unsqueeze(1)
+        x = x + self.sims(torch.stack((s_mean, s_max), -1))
+        q = self.norm1(x).view(b, n, self.heads, -1).transpose(1, 2)
+        k = self.key(tokens).view(b, -1, self.heads, d // self.heads).transpose(1, 2)
+        logits = q @ k.transpose(-1, -2) / (d // self.heads) ** 0.5
+        attention = (logits + (mask[:, None, None, :].to(x.dtype) - 1.0) * 1e4).softmax(-1)
+        return x, attention, mean, s_mean, s_max, codes[:, d:d + FEATURES][flat]
 
     @staticmethod
     def _features(s_mean: Tensor, s_max: Tensor, role: Tensor) -> Tensor:

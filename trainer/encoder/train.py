@@ -1,4 +1,4 @@
-"""The training loop: wall-clock budget, checkpoints, resume, held-out measurements.
+"""The training loop: a budget of minutes or steps, checkpoints, resume, held-out measurements.
 
 Loss, per content: for each policy asked with a label, binary cross-entropy of the policy's logit (label 1: a
 softmax-weighted mean of its rules' logits, which unlike logsumexp does not grow with their number; label 0: the
@@ -31,8 +31,8 @@ SOFT = 2.0          # sharpness of the softmax-weighted mean over rules
 SMOOTH = 0.02       # label smoothing
 
 
-def forward(net: GuardNet, rules: Rules, batch: Batch, fresh: list[int]) -> tuple[Tensor, Tensor]:
-    """Logits [W,P,S] of every window, and attention."""
+def forward(net: GuardNet, rules: Rules, batch: Batch, fresh: list[int]) -> Tensor:
+    """Logits [W,P,S] of every window."""
     states, mask, judged = rules.texts.batch(batch.pairs)
     tokens = net.encoder.upper(states, mask)
     codes = net.head.code(rules.gather(batch.rows, fresh))
@@ -96,7 +96,7 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
 
 
 def train(recipe: dict[str, Any], resume: bool = True) -> Path:
-    """Trains until the recipe's minutes are over; returns the last checkpoint. Resumes where one exists."""
+    """Trains for the recipe's `minutes`, or `steps` where given; returns the last checkpoint, resumed if it exists."""
     torch.set_num_threads(int(recipe.get("threads", 1)))
     torch.manual_seed(recipe["seed"])
     rng = random.Random(recipe["seed"])
@@ -126,19 +126,20 @@ def train(recipe: dict[str, Any], resume: bool = True) -> Path:
     _say(out, event="rules", slots=len(rules.pairs), **held_out(net, rules, held[:1200]))
     begun = mark = time.monotonic()
     base, saved_at, evaluated = state["seconds"], time.monotonic(), time.monotonic()
-    limit = opt["minutes"] * 60.0
+    limit, steps = opt["minutes"] * 60.0, int(opt.get("steps", 0))
     running: list[float] = []
     for part in stream(items, texts, rng, opt["tokens"]):
         state["seconds"] = base + time.monotonic() - begun
-        if state["seconds"] >= limit:
+        done = state["step"] / steps if steps else state["seconds"] / limit
+        if done >= 1.0:
             break
         warm = min(1.0, (state["step"] + 1) / opt["warmup"])
-        factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * state["seconds"] / limit)))
+        factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         batch = build(part, rules, rng, opt["clean"])
         fresh = sorted(rng.sample(range(len(batch.rows)), min(opt["fresh"], len(batch.rows))))
-        logits, _ = forward(net, rules, batch, [int(batch.rows[i]) for i in fresh])
+        logits = forward(net, rules, batch, [int(batch.rows[i]) for i in fresh])
         loss = loss_of(logits, batch)
         if not math.isfinite(loss.item()):
             save(net, optimizer, state, out / "nan.pt")

@@ -1,4 +1,4 @@
-"""The three ONNX graphs behind two calls: the code of a rule, and the scores of a window. Synchronous, thread-safe.
+"""The ONNX graphs behind two calls: the code of a rule, and the scores of a window. Synchronous, thread-safe.
 
 Every call runs one text alone, unpadded: with dynamic int8 a text's result then depends on nothing else.
 """
@@ -46,8 +46,8 @@ class Engine:
     def __init__(self, assets: Path) -> None:
         self.card: dict[str, Any] = json.loads((assets / "card.json").read_text("utf-8"))
         self.tokenizer = Tokenizer.from_file(str(assets / "tokenizer.json"))
-        self.encoder, self.rules, self.head = (self._session(assets / f"{name}.onnx")
-                                               for name in ("encoder", "rules", "head"))
+        self.encoder, self.rules, self.head, self.evidence = (
+            self._session(assets / f"{name}.onnx") for name in ("encoder", "rules", "head", "evidence"))
         self._codes: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._shipped: dict[str, NDArray[np.float32]] = {}
         if (known := assets / "codes.npz").exists():        # shipped policies cost nothing at the first question
@@ -93,11 +93,14 @@ class Engine:
         for at in range(0, max(len(ids), 1), PIECE * 3 // 4):
             part, where = ids[at:at + PIECE], places[at:at + PIECE]
             own = [CLS, *part, SEP]
-            z, attention = self._judge([*own, *about, SEP] if about else own, len(own), way, plan)
+            z, seen = self._judge([*own, *about, SEP] if about else own, len(own), way, plan)
             count += len(own) + len(about)
             p = 1 / (1 + np.exp(-(z * plan.scale[way] + plan.shift[way])))
-            for r in np.flatnonzero(p >= plan.report):
-                spans += [(int(r), a, b) for a, b in _evidence(attention[plan.flat[r]], where, text, plan.wide[r])]
+            if len(hit := np.flatnonzero(p >= plan.report)):
+                seen["codes"] = plan.codes[plan.index.reshape(-1)[plan.flat[hit]]]
+                attention = self.evidence.run(None, seen)[0]
+                for row, r in zip(attention, hit, strict=True):
+                    spans += [(int(r), a, b) for a, b in _evidence(row, where, text, plan.wide[r])]
             best = p if best is None else np.maximum(best, p)
             if at + PIECE >= len(ids):
                 break
@@ -111,14 +114,15 @@ class Engine:
         return self._judge([*own, *about, SEP] if about else own, len(own), way, plan)[0]
 
     def _judge(self, ids: list[int], own: int, way: int, plan: Plan
-               ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+               ) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
+        """Logits of the violates slots, and what the head saw of the content."""
         states = self._states(ids, own)
         judged = np.zeros((1, len(ids)), np.float32)
         judged[0, :own] = 1
-        z, attention = self.head.run(None, {
-            "states": states, "mask": np.ones((1, len(ids)), np.float32), "judged": judged,
-            "way": np.array([way], np.int64), "codes": plan.codes, "index": plan.index, "role": plan.role})
-        return z.reshape(-1)[plan.flat], attention[0]
+        seen: dict[str, NDArray[Any]] = {"states": states, "mask": np.ones((1, len(ids)), np.float32), "judged": judged,
+                "way": np.array([way], np.int64)}
+        z = self.head.run(None, seen | {"codes": plan.codes, "index": plan.index, "role": plan.role})[0]
+        return z.reshape(-1)[plan.flat], seen
 
     def _states(self, ids: list[int], own: int) -> NDArray[np.float32]:
         types = np.zeros((1, len(ids)), np.int64)

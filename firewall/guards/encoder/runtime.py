@@ -49,7 +49,7 @@ class EncoderGuard:
     """The policy-conditioned encoder on onnxruntime.
 
     Args:
-        assets: folder with encoder.onnx, rules.onnx, head.onnx, tokenizer.json and card.json.
+        assets: folder with the four graphs, tokenizer.json, codes.npz and card.json.
         threads: worker threads; each runs one window at a time on one core.
         queue: windows that may wait when a case arrives; beyond it `GuardDown("guard_overloaded")`.
         memory: window scores remembered.

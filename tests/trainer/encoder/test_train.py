@@ -57,8 +57,8 @@ def recipe(base: Path, tmp_path: Path) -> dict[str, Any]:
     return {"seed": 3, "base": str(base), "shared": str(tmp_path / "shared"), "policies": str(ROOT / "policies"),
             "examples": str(tmp_path / "examples"), "out": str(tmp_path / "out"), "threads": 1,
             "model": {"hidden": 32, "width": 16, "heads": 4, "frozen": 1},
-            "train": {"minutes": 0.12, "lr": 1e-3, "head_lr": 3e-3, "warmup": 3, "tokens": 600, "fresh": 6,
-                      "refresh": 50, "clean": 4, "evaluate_every": 1e9},
+            "train": {"minutes": 9, "steps": 260, "lr": 1e-3, "head_lr": 3e-3, "warmup": 3, "tokens": 600,
+                      "fresh": 6, "refresh": 50, "clean": 4, "evaluate_every": 1e9},
             "data": {"held_out": 0.2, "examples_held_out": 0.1, "examples_repeat": 1.0, "benign_calibration": 0.5,
                      "embedded": 0, "caps": {"polyguard_policy_swap": 200}}}
 
@@ -73,7 +73,7 @@ def head_input(b: int = 2, t: int = 7, p: int = 3, s: int = 4) -> dict[str, Any]
 
 
 def run(head: Head, x: dict[str, Any]) -> Any:
-    return head(x["tokens"], x["mask"], x["judged"], x["way"], head.code(x["rules"]), x["index"], x["role"])[0]
+    return head(x["tokens"], x["mask"], x["judged"], x["way"], head.code(x["rules"]), x["index"], x["role"])
 
 
 def trained_head() -> Head:
@@ -143,9 +143,9 @@ def test_it_learns_to_follow_the_policy_and_resumes(recipe: dict[str, Any]) -> N
     assert lines[-1]["event"] == "end" and lines[-1]["auroc"]["polyguard_policy_swap"] > 0.95
     assert abs(lines[-1]["auroc"]["swap_shuffled"] - 0.5) < 0.3
     before = torch.load(last, weights_only=True)["state"]
-    train(recipe | {"train": recipe["train"] | {"minutes": 0.16}})
+    train(recipe | {"train": recipe["train"] | {"steps": 280}})
     after = torch.load(last, weights_only=True)["state"]
-    assert after["step"] > before["step"] and after["seconds"] > before["seconds"]
+    assert (before["step"], after["step"]) == (260, 280) and after["seconds"] > before["seconds"]
 
 
 def test_a_gradient_reaches_encoder_head_and_rules(recipe: dict[str, Any]) -> None:
@@ -160,7 +160,7 @@ def test_a_gradient_reaches_encoder_head_and_rules(recipe: dict[str, Any]) -> No
     batch = build(items[:6], rules, None)
     for p in net.head.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    logits, _ = forward(net, rules, batch, [int(r) for r in batch.rows])
+    logits = forward(net, rules, batch, [int(r) for r in batch.rows])
     loss_of(logits, batch).backward()
     assert by_item(logits, batch).shape[0] == 6
     upper = [p for p in net.encoder.layers[1].parameters() if p.requires_grad]
