@@ -92,7 +92,7 @@ ALIASES: tuple[tuple[str, str], ...] = (
     ("trafficking", "sex-crime"), ("sex crime", "sex-crime"), ("sex_crime", "sex-crime"), ("sexual", "sexual-content"),
     ("adult", "sexual-content"), ("nsfw", "sexual-content"),
     ("suicide", "self-harm"), ("self", "self-harm"), ("terror", "terrorism"), ("extremis", "terrorism"),
-    ("public safety", "terrorism"), ("endangering_public", "terrorism"), ("national_security", "terrorism"),
+    ("public safety", "terrorism"), ("endangering_public", "terrorism"), ("endangering national", "terrorism"), ("national_security", "terrorism"),
     ("environmental_damage", "terrorism"), ("animal", "animal-abuse"),
     ("malware", "malware"), ("cyber", "malware"), ("hack", "malware"), ("virus", "malware"),
     ("weapon", "weapons"), ("gun", "weapons"), ("chemical", "weapons"), ("biological", "weapons"), ("drug", "drugs"),
@@ -118,8 +118,13 @@ ALIASES: tuple[tuple[str, str], ...] = (
 
 def named(category: str) -> str | None:
     """Another data set's category -> the id of ours, or None."""
-    low = category.lower()
-    return next((ours for word, ours in ALIASES if word in low), None)
+    low = category.lower().replace("_", " ")
+    return next((ours for word, ours in ALIASES if word.replace("_", " ") in low), None)
+
+
+def all_named(names: Iterable[str]) -> list[str]:
+    """The ids of ours that a row's categories name; a name may list several, with commas (BeaverTails)."""
+    return sorted({ours for name in names for part in name.split(",") if (ours := named(part))})
 
 
 def policy(id: str, form: str = "names", rng: random.Random | None = None) -> Policy:

@@ -30,7 +30,7 @@ def tokenizer(recipe: Recipe, examples: Sequence[Example]) -> Any:
     folder = Path(recipe.out) / "tokenizer"
     if named or (folder / "tokenizer.json").exists():
         return words.load(named or folder)
-    step = max(1, len(examples) // 20000)
+    step = max(1, len(examples) // 5000)
     texts = ("".join(s.text for s in render(e.case)) + target(*traces.build(e, _rng(e))) for e in examples[::step])
     return words.make(texts, recipe.model.vocab, folder)
 

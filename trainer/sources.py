@@ -249,9 +249,9 @@ def general(named: list[str], unsafe: bool, data: Data, folder: PolicySet | None
     """The policies of a row that has none of its own, and the rules it violates where its categories tell."""
     if folder is not None:
         known = {t.removeprefix("rsafe/"): p for p in folder for t in p.tags if t.startswith("rsafe/")}
-        ours = sorted({known[c].id for n in named if (c := categories.named(n)) in known})
+        ours = sorted({known[c].id for c in categories.all_named(named) if c in known})
         return folder, tuple(r.id for p in folder if p.id in ours for r in p.rules) if unsafe else ()
-    ours = sorted({c for n in named if (c := categories.named(n))})
+    ours = categories.all_named(named)
     if data.crowd >= len(categories.CATEGORIES):
         return categories.policies(form=data.policies, rng=rng), tuple(f"{c}/1" for c in ours)
     if unsafe and not ours:

@@ -19,6 +19,7 @@ class Shape(NamedTuple):
 
 SHAPES: dict[str, Shape] = {
     "nano": Shape(64, 2, 4, 2, 176),
+    "mini": Shape(128, 3, 4, 2, 352),
     "tiny": Shape(256, 4, 4, 2, 688),               # 4.0M with 4,096 tokens
     "small": Shape(320, 5, 5, 5, 864),              # about 8M
     "30m": Shape(512, 8, 8, 4, 1408),

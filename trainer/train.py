@@ -92,14 +92,15 @@ def sft(recipe: Recipe, learner: Learner, tokenizer: Any, examples: Sequence[Exa
             batch = next(rows)
             with guarded(step, lambda step=step: kept.save(learner, step, {})):
                 if stage == "corpus":
-                    pairs = [([tokenizer.pad_token_id], words.encode(tokenizer, traces.plain(e))) for e in batch]
+                    # begin with the end of a turn: the padding embedding is zero, and its norm's gradient explodes
+                    pairs = [(words.stops(tokenizer)[:1], words.encode(tokenizer, traces.plain(e))) for e in batch]
                 else:
                     told = [lesson(e, f"{recipe.seed}/{step}/{e.id}") for e in batch]
                     pairs = [(words.encode(tokenizer, s), tokenizer.encode(a, add_special_tokens=False))
                              for s, a in told]
                 fit = [(p, a) for p, a in pairs if len(p) + len(a) <= o.longest]
                 if stage == "corpus":
-                    fit = [(p, a[:o.longest - 1]) for p, a in pairs if a]
+                    fit = [(list(p), a[:o.longest - 1]) for p, a in pairs if a]
                 whole = sum(map(len, (a for _, a in fit)))
                 total = whole + o.prompt_loss * sum(len(p) for p, _ in fit)
                 if not fit:

@@ -1,0 +1,83 @@
+"""Recipes: every mistake at once, the nearest key named, RSafe's settings as the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firewall.errors import Mistakes
+from trainer import recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "r.toml").write_text(text)
+    return tmp_path / "r.toml"
+
+
+def test_defaults_are_rsafes():
+    g, r = recipe.Grpo(), recipe.Reward()
+    assert (g.group, g.temperature, g.top_p, g.repetition, g.prompts, g.lr) == (4, 0.7, 0.8, 1.05, 32, 1e-7)
+    assert (g.clip_low, g.clip_high, g.kl, g.clip_gradient, g.mean, g.scale) == (0.2, 0.2, 0.0, 1.0, "token", "std")
+    assert (g.longest_prompt, g.longest_answer, g.epochs, g.updates) == (2048, 512, 3.0, 1)
+    assert (r.accuracy, r.format, r.strict, r.cited, r.overlong) == (0.9, 0.1, False, 0.0, 0)
+    assert not (g.dynamic or g.verdict_mask)
+
+
+def test_all_mistakes_at_once(tmp_path):
+    with pytest.raises(Mistakes) as e:
+        recipe.load(write(tmp_path, """
+            nmae = "x"
+            [grpo]
+            gruop = 8
+            mean = "tokens"
+            lr = "fast"
+            [[data.sources]]
+            pth = "x"
+            """), ["grpo.temprature=1", "nonsense", "engine.zero=4"])
+    text = "\n".join(e.value.lines)
+    for part in ("'nmae'; did you mean 'name'", "'grpo.gruop'; did you mean 'group'", "did you mean 'token'",
+                 "grpo.lr must be float", "'data.sources[0].pth'; did you mean 'path'",
+                 "'grpo.temprature'; did you mean 'temperature'", "write key=value", "engine.zero must be one of 0, 1"):
+        assert part in text, part
+
+
+def test_settings_win_and_are_typed(tmp_path):
+    path = write(tmp_path, "[grpo]\ngroup = 4\n")
+    got = recipe.load(path, ["grpo.group=8", "name=a guard", "grpo.dynamic=true", "grpo.lr=1",
+                             'eval.files=["a", "b"]'])
+    assert (got.grpo.group, got.name, got.grpo.dynamic, got.grpo.lr, got.eval.files) == (8, "a guard", True, 1.0,
+                                                                                       ("a", "b"))
+
+
+@pytest.mark.parametrize("setting", ["grpo.group=1", "grpo.top_p=0", "grpo.temperature=0", "reward.cited=0.95",
+                                     "reward.overlong=512", "data.balance=0.3", "pairs.share=1.5",
+                                     'sft.traces="sampled"', "grpo.kl=-1", "sft.on=1"])
+def test_senseless_values(tmp_path, setting):
+    with pytest.raises(Mistakes):
+        recipe.load(write(tmp_path, ""), [setting])
+
+
+def test_digest_is_of_what_trains(tmp_path):
+    path = write(tmp_path, "")
+    one, two, other = (recipe.load(path, s).digest for s in ((), ("out=/elsewhere",), ("seed=1",)))
+    assert one == two != other
+
+
+def test_not_toml(tmp_path):
+    with pytest.raises(Mistakes, match="not TOML"):
+        recipe.load(write(tmp_path, "a = = b"))
+    with pytest.raises(Mistakes, match="cannot be read"):
+        recipe.load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("name", ["rsafe-7b-4x80", "rsafe-7b-8x80", "small-guard", "tiny"])
+def test_shipped_recipes_read(name):
+    got = recipe.load(ROOT / "trainer" / "recipes" / f"{name}.toml")
+    assert got.name and got.data.sources
+    if name == "rsafe-7b-4x80":     # the paper's mixture, and nothing of GRPO but its defaults
+        asked = [(s.safe, s.unsafe) for s in got.data.sources]
+        assert asked == [(1000, 1000)] * 4 + [(1319, 0), (0, 655)]
+        assert got.grpo == recipe.Grpo(micro=got.grpo.micro) and got.reward == recipe.Reward()

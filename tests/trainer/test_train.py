@@ -1,0 +1,171 @@
+"""It learns, shown: a small model gets better by GRPO, and with the advantage, the sign or the sync broken it does not.
+
+The margin is set so that chance cannot cross it: 16 answers a step say little, so means over ten steps are compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("deepspeed")
+pytestmark = [pytest.mark.ml, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
+
+from tests.trainer import world  # noqa: E402
+from trainer import grpo, sync, train  # noqa: E402
+from trainer import tokenizer as words  # noqa: E402
+from trainer.errors import Halt  # noqa: E402
+from trainer.learner import Learner, build  # noqa: E402
+from trainer.sampler import Transformers  # noqa: E402
+
+MARGIN = 0.2
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Beside(Transformers):
+    """A sampler with weights of its own, as vLLM has them: it knows only what `sync` brings."""
+
+    needs_sync = True
+
+    def sync(self, weights: Any) -> None:
+        own = self.owner.state_dict()
+        for name, tensor in weights:
+            own[name].copy_(tensor)
+
+
+def rise(cold: Path, tok: Any, out: Path, **changes: Any) -> float:
+    """Mean reward of the last ten steps less that of the first three."""
+    recipe = world.recipe(out, **changes)
+    model = build(replace(recipe.model, path=str(cold)), tok, 0, 1024)
+    learner = Learner(recipe, model, recipe.grpo.lr)
+    sampler = Beside(copy.deepcopy(model).eval(), words.stops(tok), tok.pad_token_id)
+    train.grpo(recipe, learner, tok, sampler, world.examples(256), out, bar=False)
+    rewards = [json.loads(line)["reward"] for line in (out / "grpo.jsonl").read_text().splitlines()]
+    return sum(rewards[-10:]) / 10 - sum(rewards[:3]) / 3
+
+
+def test_learns(cold, tok, tmp_path):
+    assert rise(cold, tok, tmp_path) > MARGIN
+    assert (tmp_path / "grpo.png").stat().st_size > 1000
+    assert list((tmp_path / "board" / "grpo").glob("events*"))
+    gaps = [json.loads(line).get("gap", 0.0) for line in (tmp_path / "grpo.jsonl").read_text().splitlines()]
+    assert max(gaps) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [
+    {"mean": "sequence"}, {"mean": "drgrpo", "scale": "none", "lr": 4e-3}, {"clip_high": 0.28, "dynamic": True},
+    {"updates": 2}, {"verdict_mask": True}])
+def test_learns_with_every_refinement(cold, tok, tmp_path, options):
+    assert rise(cold, tok, tmp_path, grpo=options) > MARGIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["sign", "shuffled", "ungrouped", "stale"])
+def test_mutants_do_not_learn(cold, tok, tmp_path, monkeypatch, broken):
+    right = grpo.advantages
+    if broken == "sign":
+        monkeypatch.setattr(grpo, "advantages", lambda r, g, s="std": -right(r, g, s))
+    elif broken == "shuffled":
+        monkeypatch.setattr(grpo, "advantages", lambda r, g, s="std": right(r, g, s).roll(1))
+    elif broken == "ungrouped":
+        monkeypatch.setattr(grpo, "advantages", lambda r, g, s="std": torch.ones_like(r))
+    else:
+        monkeypatch.setattr(sync, "push", lambda learner, sampler: None)
+        monkeypatch.setattr(sync, "agree", lambda *a: 0.0)
+    try:
+        assert rise(cold, tok, tmp_path) < MARGIN
+    except Halt as e:       # a policy driven into a corner gives no signal any more: that is not learning either
+        assert "without signal" in e.why
+
+
+def test_a_stale_sampler_is_caught_at_once(cold, tok, tmp_path, monkeypatch):
+    monkeypatch.setattr(sync, "push", lambda learner, sampler: None)
+    with pytest.raises(Halt, match="disagree") as e:
+        rise(cold, tok, tmp_path)
+    assert e.value.step in (1, 2) and e.value.saved is not None and e.value.saved.is_dir()
+
+
+def test_nan_saves_the_state_first(cold, tok, tmp_path, monkeypatch):
+    right, calls = grpo.objective, []
+
+    def bad(*a, **k):
+        calls.append(1)
+        got = right(*a, **k)
+        return got._replace(loss=got.loss * float("nan")) if len(calls) > 2 else got
+
+    monkeypatch.setattr(grpo, "objective", bad)
+    with pytest.raises(Halt, match="loss is nan.*rows w0-") as e:
+        rise(cold, tok, tmp_path)
+    assert e.value.saved == tmp_path / "grpo" / f"step-{e.value.step:08d}"
+
+
+def test_memory_runs_out(cold, tok, tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo, "objective", lambda *a, **k: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(Halt, match="out of memory.*micro") as e:
+        rise(cold, tok, tmp_path)
+    assert e.value.saved is not None
+
+
+def test_no_signal_stops(cold, tok, tmp_path):
+    # nothing is worth anything: every group is even
+    with pytest.raises(Halt, match="2 steps in a row without signal"):
+        rise(cold, tok, tmp_path, reward={"accuracy": 0.0, "format": 0.0}, grpo={"patience": 2})
+
+
+def test_rate():
+    assert [train.rate(s, 10, 1.0, 2) for s in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
+    assert train.rate(10, 10, 1.0, 0, "cosine") == pytest.approx(0.1)
+
+
+SCRIPT = """
+import sys; sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.trainer import world
+from trainer import train
+from trainer import tokenizer as words
+from trainer.learner import Learner, build
+from dataclasses import replace
+out, tok = Path({out!r}), words.load({tok!r})
+r = world.recipe(out, grpo={{"steps": 9}}, engine={{"save_every": 2, "zero": 1}})
+L = Learner(r, build(replace(r.model, path={cold!r}), tok, 0, 1024), r.grpo.lr)
+train.grpo(r, L, tok, train.sampler_for(r, L, tok, out), world.examples(64), out, bar=False)
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_takes_the_same_steps(cold, tok, tmp_path):
+    """kill -9 in the middle, the same command again: the metrics are those of a run that was never stopped."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    tok.save_pretrained(tmp_path / "tok")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env.pop("RANK", None)
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        code = SCRIPT.format(root=str(ROOT), out=str(out), tok=str(tmp_path / "tok"), cold=str(cold))
+        return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+
+    assert start(whole).wait(300) == 0
+    child = start(cut)
+    until = time.monotonic() + 200
+    while time.monotonic() < until and not (cut / "grpo" / "step-00000004").exists():
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(30)
+    assert start(cut).wait(300) == 0
+    stories = [[{k: v for k, v in json.loads(line).items() if k != "time" and not k.endswith("_s")}
+                for line in (out / "grpo.jsonl").read_text().splitlines()] for out in (whole, cut)]
+    assert [s["step"] for s in stories[1]] == list(range(9))
+    assert stories[0] == stories[1]
