@@ -41,10 +41,16 @@ def name(text: str) -> str:
 
 
 class Engine:
-    """Loads graphs, tokenizer and card from a folder. Raises OSError or ValueError when they are not whole."""
+    """Loads graphs, tokenizer and card from a folder. Raises OSError or ValueError when they are not whole.
 
-    def __init__(self, assets: Path) -> None:
+    `check`: the files must be the ones that the card was calibrated with.
+    """
+
+    def __init__(self, assets: Path, check: bool = False) -> None:
         self.card: dict[str, Any] = json.loads((assets / "card.json").read_text("utf-8"))
+        for file, digest in self.card.get("sha256", {}).items() if check else ():
+            if hashlib.sha256((assets / file).read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{file} is not the file its card was made for")
         self.tokenizer = Tokenizer.from_file(str(assets / "tokenizer.json"))
         self.encoder, self.rules, self.head, self.evidence = (
             self._session(assets / f"{name}.onnx") for name in ("encoder", "rules", "head", "evidence"))

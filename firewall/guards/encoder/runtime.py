@@ -25,7 +25,7 @@ from firewall.errors import GuardDown, Mistakes
 from firewall.guards.encoder.engine import Engine, Scores
 from firewall.guards.encoder.plan import Plan, compile
 from firewall.guards.encoder.pool import Pool
-from firewall.guards.encoder.windows import SIZE, context, windows
+from firewall.guards.encoder.windows import context, windows
 from firewall.guards.views import clean, origin
 from firewall.policy import PolicySet
 from firewall.verdict import Finding, Span, Verdict
@@ -36,13 +36,13 @@ CODE = ("rules.py", "windows.py", "plan.py", "engine.py")
 
 
 class Piece(NamedTuple):
-    """One window on trial. `start` is in the view's text; `view` is "" (as it stands) or "clean"."""
+    """One window on trial. `start` counts in the text as judged; `raw` is the text as it came where that differs."""
 
     channel: str
     start: int
     text: str
     final: bool             # it cannot change any more: findings count
-    view: str
+    raw: str = ""
 
 
 class EncoderGuard:
@@ -83,7 +83,7 @@ class EncoderGuard:
         """Loads the graphs (well under a second). Raises `Mistakes` when the assets are missing or broken."""
         if self._engine is None:
             try:
-                self._engine = await asyncio.to_thread(Engine, self.assets)
+                self._engine = await asyncio.to_thread(Engine, self.assets, check=True)
             except Exception as e:
                 raise Mistakes([f"{self.assets}: the embedded guard cannot load ({type(e).__name__}); reinstall the "
                                 "package, or make the weights with `python -m trainer encoder`"]) from None
@@ -158,13 +158,10 @@ class EncoderGuard:
         spans: dict[str, list[Span]] = {}
         unsure: dict[str, int] = {}
         top = 0.0
-        trial = dict(case.trial()) if any((s.p >= plan.report).any() for _, s in found) else {}
         for piece, scores in found:
             if not piece.final:
                 if (scores.p >= plan.threshold).any():
-                    start = piece.start
-                    if piece.view:
-                        start = origin(trial[piece.channel], start, start)[0]
+                    start = origin(piece.raw, piece.start, piece.start)[0] if piece.raw else piece.start
                     unsure[piece.channel] = min(start, unsure.get(piece.channel, start))
                 continue
             top = max(top, float(scores.p.max(initial=0.0)))
@@ -174,8 +171,8 @@ class EncoderGuard:
                 spans.setdefault(rule, [])
             for at, first, last in scores.spans:
                 a, b = first + piece.start, last + piece.start
-                if piece.view:
-                    a, b = origin(trial[piece.channel], a, b)
+                if piece.raw:
+                    a, b = origin(piece.raw, a, b)
                 spans.setdefault(plan.rules[at], []).append(Span(piece.channel, a, b))
         findings = tuple(Finding(rule, best[rule], tuple(sorted(set(spans[rule])))) for rule in sorted(best))
         return Verdict(self.name, findings, top, ms=(time.perf_counter() - began) * 1e3, unsure=tuple(unsure.items()),
@@ -185,16 +182,16 @@ class EncoderGuard:
 def pieces(case: Case) -> list[Piece]:
     """Everything on trial, in windows; a disguised text also as it reads.
 
-    Of a growing channel the tail is not final, and neither is a complete window that a later character could still
-    change (the clean view looks at single characters, so there is none).
+    Of a growing channel only complete windows are final. The clean view reads character by character, so its complete
+    windows cannot change either.
     """
     out: list[Piece] = []
     for channel, text in case.trial():
-        views = [("", text)]
+        views = [(text, "")]
         if not text.isascii() and (read := clean(text)) != text:
-            views.append(("clean", read))
-        for view, words in views:
-            out += [Piece(channel, w.start, w.text, case.whole or w.complete, view) for w in windows(words)]
+            views.append((read, text))
+        for words, raw in views:
+            out += [Piece(channel, w.start, w.text, case.whole or w.complete, raw) for w in windows(words)]
     return out
 
 
@@ -202,7 +199,7 @@ def _context(case: Case) -> str:
     """The last user turn, beside an answer on trial."""
     if case.direction == "input":
         return ""
-    return context(next((m.text for m in reversed(case.messages) if m.role == "user"), "")[:SIZE * 64])
+    return context(next((m.text for m in reversed(case.messages) if m.role == "user"), ""))
 
 
 __all__ = ["ASSETS", "EncoderGuard", "pieces"]

@@ -115,10 +115,10 @@ async def test_a_bad_tail_is_held_not_convicted(guard: EncoderGuard, policies: P
 
 
 async def test_the_end_of_a_long_text_is_judged(guard: EncoderGuard, policies: PolicySet) -> None:
-    text = GOOD[0] * 60 + BAD[0]
+    text = (GOOD[0] + GOOD[1] + GOOD[2]) * 20 + "\n\n" + BAD[0]
     verdict = await guard.judge(asks(policies, text))
     assert any(f.rule.startswith("weapons/") for f in verdict.findings)
-    assert all(s.start > len(GOOD[0]) * 50 for f in verdict.findings if f.rule.startswith("weapons/") for s in f.spans)
+    assert all(s.start > 3000 for f in verdict.findings if f.rule.startswith("weapons/") for s in f.spans)
 
 
 async def test_zero_width_and_full_width_disguises_are_seen_through(guard: EncoderGuard, policies: PolicySet) -> None:
@@ -147,6 +147,14 @@ def test_only_complete_windows_of_a_partial_case_are_final(policies: PolicySet) 
 
 async def test_missing_weights_are_named_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(Mistakes, match="python -m trainer encoder"):
+        await EncoderGuard(tmp_path).start()
+
+
+async def test_weights_that_do_not_belong_to_their_card_are_refused(tmp_path: Path) -> None:
+    for file in ASSETS.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "rules.onnx").write_bytes((ASSETS / "rules.onnx").read_bytes() + b"\0")
+    with pytest.raises(Mistakes, match="cannot load"):
         await EncoderGuard(tmp_path).start()
 
 
