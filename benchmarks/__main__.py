@@ -118,8 +118,8 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen(args: argparse.Namespace) -> Choice:
     return Choice(args.guard, args.policies, args.config, getattr(args, "direct", False),
-                  getattr(args, "stream", False), not getattr(args, "no_scores", False), getattr(args, "limit", 0), getattr(args, "seeds", 1),
-                  args.concurrency, args.core)
+                  getattr(args, "stream", False), not getattr(args, "no_scores", False), getattr(args, "limit", 0),
+                  getattr(args, "seeds", 1), args.concurrency, args.core)
 
 
 def show(results: Sequence[dict[str, Any]], console: Console) -> None:

@@ -185,7 +185,10 @@ async def gone(times: int = 12) -> dict[str, Any]:
                 _, one = await loop.create_connection(Connection, "127.0.0.1", firewall.port)
                 waiting = one.send(request("/v1/chat/completions", {"model": "long", "stream": True, "messages": [
                     {"role": "user", "content": "Go on."}]}, firewall.port))
-                await asyncio.sleep(0.2)
+                patience = time.monotonic() + 5
+                while one.answer is None or (not one.answer.arrivals and time.monotonic() < patience):
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)        # in the middle of the stream
                 before, left = len(upstream.left), time.monotonic()
                 one.transport.abort()
                 waiting.cancel()

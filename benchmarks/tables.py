@@ -132,9 +132,10 @@ def streams(r: dict[str, Any]) -> Grid:
 
 def transparency(r: dict[str, Any]) -> Grid:
     kinds = ", ".join(f"{n} {d}" for d, n in r["dialects"].items())
-    rows = [(kinds, str(r["runs"]), str(r["equal"]), str(len(r["differ"])))]
-    return Grid("Transparency", ("streams", "runs (streams x cuts)", "byte-equal", "differ"), tuple(rows),
-                "; ".join(r["differ"][:5]))
+    rows = [(kinds, str(r["runs"]), str(r["equal"]), str(len(r["differ"])), str(r["refused"]))]
+    return Grid("Transparency", ("streams", "runs (streams x cuts)", "byte-equal", "differ", "refused"), tuple(rows),
+                "; ".join([*r["differ"][:5], *(["refused: recordings with an event that is not JSON, answered with 502"]
+                                               if r["refused"] else [])]))
 
 
 def speed(r: dict[str, Any]) -> Grid:

@@ -26,11 +26,15 @@ WORDS = "Mornings in the harbour begin with gulls, « naïve » tourists and �
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A recorded body of one dialect: chat, anthropic, responses or gemini."""
+    """A recorded body of one dialect: chat, anthropic, responses or gemini.
+
+    `broken`: it holds an event that is not JSON; a strict reader must refuse it, and such runs are counted apart.
+    """
 
     name: str
     dialect: str
     body: bytes
+    broken: bool = False
 
 
 def ours() -> list[Recorded]:
@@ -57,8 +61,19 @@ def recordings(folder: Path | None) -> list[Recorded]:
             body = data if data.endswith(b"\n\n") else data.rstrip(b"\n") + b"\n\n"
         if dialect:
             name = path.name.removesuffix(".txt").removesuffix(".chunks")
-            out += [Recorded(name, dialect, body), Recorded(f"{name}+crlf", dialect, body.replace(b"\n", b"\r\n"))]
+            torn = any(_torn(line) for line in body.split(b"\n") if line.startswith(b"data:"))
+            out += [Recorded(name, dialect, body, torn),
+                    Recorded(f"{name}+crlf", dialect, body.replace(b"\n", b"\r\n"), torn)]
     return out or ours()
+
+
+def _torn(line: bytes) -> bool:
+    data = line[5:].strip()
+    try:
+        orjson.loads(data)
+    except ValueError:
+        return data != b"[DONE]"
+    return False
 
 
 def of(lines: Sequence[bytes]) -> str:
@@ -109,7 +124,7 @@ async def transparency(folder: Path | None, *, cuts: Sequence[int] = CUTS, core:
     """Every stream x every cutting, direct and through. Names what differs."""
     streams = recordings(folder)
     differ: list[str] = []
-    runs = 0
+    runs = refused = 0
     async with Upstream() as upstream:
         with Firewall(upstream.url, "scripted", core=core) as firewall:
             through, direct = Client(firewall.port), Client(upstream.port)
@@ -123,7 +138,9 @@ async def transparency(folder: Path | None, *, cuts: Sequence[int] = CUTS, core:
                     runs += 1
                     try:
                         a, b = await direct.post(path, body), await through.post(path, body)
-                        if (a.status, bytes(a.body)) != (b.status, bytes(b.body)):
+                        if one.broken and b.status == 502:
+                            refused += 1
+                        elif (a.status, bytes(a.body)) != (b.status, bytes(b.body)):
                             differ.append(f"{one.name} cut {cut or 'whole'}: status {b.status}, {len(b.body)} bytes "
                                           f"of {len(a.body)}")
                     except (Broken, OSError) as e:
@@ -131,5 +148,6 @@ async def transparency(folder: Path | None, *, cuts: Sequence[int] = CUTS, core:
                 progress(1)
             through.close()
             direct.close()
-    return {"streams": len(streams), "runs": runs, "equal": runs - len(differ), "differ": differ,
+    return {"streams": len(streams), "runs": runs - refused, "equal": runs - refused - len(differ), "differ": differ,
+            "refused": refused,
             "dialects": {d: sum(s.dialect == d for s in streams) for d in sorted({s.dialect for s in streams})}}

@@ -4,7 +4,7 @@ A script is found by the request's model name: in `scripts`, or, for load runs, 
 
     lab-whole-CHARS          one JSON answer of so many characters
     lab-stream-FRAMES-MS     a stream of so many one-word frames, one every MS milliseconds
-    lab-timed-FRAMES-MS      the same, each word being the monotonic clock in ns, to measure transit
+    lab-timed-FRAMES-MS      the same, with the monotonic clock in ns as each frame's `created`, to measure transit
 
 Frames of one stream are scheduled on absolute times, so that a late one does not delay the rest. `python -m
 benchmarks.upstream [--core N]` serves alone, in its own process, and prints its port.
@@ -30,6 +30,9 @@ PIECE = re.compile(r"\s*\S{1,8}|\s+$")
 JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
+WORDS = (" Our", " harbour", " café", " opens", " at", " eight", ",", " and", " the", " first", " guests", " are",
+         " fishermen", " who", " like", " their", " coffee", " black", ".", " After", " nine", " come", " walkers",
+         " and", " families", ".", " A", " table", " by", " the", " window", " costs", " nothing", " extra", ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def lab(model: str) -> Script:
     n, ms = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0
     if kind == "whole":
         return chat("word " * (n // 5))
-    made = chat_stream([" token"] * n, ms / 1e3)
+    made = chat_stream([WORDS[k % len(WORDS)] for k in range(n)], ms / 1e3)
     return Script(made.frames, made.cadence, True, kind == "timed")
 
 
@@ -191,7 +194,7 @@ class _Peer(asyncio.Protocol):
     def _send(self, script: Script, number: int, began: float) -> None:
         frame = script.frames[number]
         if script.timed:
-            frame = frame.replace(b" token", b"%d " % time.monotonic_ns(), 1)
+            frame = frame.replace(b'"created":1', b'"created":%d' % time.monotonic_ns(), 1)
         number += 1
         done = number == len(script.frames)
         self.transport.write(b"%x\r\n%b\r\n%b" % (len(frame), frame, LAST if done else b""))
