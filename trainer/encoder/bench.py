@@ -32,9 +32,10 @@ Score = Callable[[dict[str, Any], PolicySet], float]
 POLICIES = Path(__file__).parents[2] / "policies"
 
 
-def table(bench: Path, out: Path | None, limit: int = 0, files: str = "", cosine: str = "") -> list[dict[str, Any]]:
+def table(bench: Path, out: Path | None, limit: int = 0, files: str = "", cosine: str = "", assets: Path | None = None
+          ) -> list[dict[str, Any]]:
     """One row of figures a file; printed, and written to `out`. `cosine`: a base model's folder, scored instead."""
-    score: Score = Cosine(cosine) if cosine else Served()
+    score: Score = Cosine(cosine) if cosine else Served(assets or ASSETS)
     default = load(POLICIES)
     done = []
     for path in sorted(bench.glob("*.jsonl*")):

@@ -22,6 +22,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="evaluate: write the table here")
     parser.add_argument("--files", default="", help="evaluate: only these files (names, commas)")
     parser.add_argument("--cosine", action="store_true", help="evaluate: the base encoder's plain cosine instead")
+    parser.add_argument("--assets", type=Path, help="evaluate, speed: other graphs than the shipped ones (float32)")
     parser.add_argument("--limit", type=int, default=0, help="evaluate: at most this many rows a file")
     args = parser.parse_args(argv)
     steps = [w for w in args.words if not w.endswith(".toml")]
@@ -89,9 +90,9 @@ def _step(step: str, recipe: dict[str, Any], args: argparse.Namespace) -> None:
     elif step == "speed":
         from trainer.encoder.speed import speed
 
-        speed(args.json)
+        speed(args.json, *([args.assets] if args.assets else []))
     else:
         from trainer.encoder.bench import table
 
         table(args.bench or Path(recipe["shared"]) / "bench", args.json, args.limit, args.files,
-              recipe["base"] if args.cosine else "")
+              recipe["base"] if args.cosine else "", args.assets)
