@@ -23,6 +23,7 @@ from trainer.reward import grade
 if TYPE_CHECKING:
     from trainer.sampler import Draw, Sampler
 
+_BARE = str.maketrans("", "", "<>\\{}")
 _WORD = re.compile(r"[a-z]{4,}")
 SAID = ("Said: {}.", "The words: {}.", "On trial: {}.")
 CLOSE = ("Close: {} ({}).", "This comes close to {}: {}.", "Nearest rule {}: {}.")
@@ -37,11 +38,12 @@ def build(e: Example, rng: random.Random) -> tuple[str, tuple[str, ...]]:
     """(thought, cited rules) for one example."""
     words = e.words.split()
     start = rng.randrange(max(1, len(words) - 9))
-    parts = [rng.choice(SAID).format(" ".join(words[start:start + 10])[:90])]
+    quoted = " ".join(words[start:start + 10])[:90].translate(_BARE)     # evidence may hold tags and boxes of its own
+    parts = [rng.choice(SAID).format(quoted)]
     cited = cite(e)
     if e.unsafe:
         by = {r.id: r.text for p in e.case.policies for r in p.rules}
-        parts += [rng.choice(CLOSE).format(r, " ".join(by[r].split()[:10])) for r in cited]
+        parts += [rng.choice(CLOSE).format(r, " ".join(by[r].split()[:10]).translate(_BARE)) for r in cited]
         parts.append(rng.choice(UNSAFE).format(", ".join(cited)))
         return " ".join(parts), cited
     if e.kind == "permissive":

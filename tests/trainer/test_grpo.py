@@ -116,7 +116,8 @@ def _theirs(trainer: Any, kind: str, new: Any, old: Any, reference: Any, gain: A
     gather = SimpleNamespace(gather=lambda t: t, reduce=lambda t, reduction: t, num_processes=1)
     metrics: Any = SimpleNamespace(append=lambda v: None)
     stub = SimpleNamespace(
-        aux_loss_enabled=False, _entropy_bonus_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None, beta=kl, loss_type=kind,
+        aux_loss_enabled=False, _entropy_bonus_enabled=False,
+        top_entropy_quantile=1.0, off_policy_mask_threshold=None, beta=kl, loss_type=kind,
         importance_sampling_level="token", epsilon_low=0.2, epsilon_high=high, use_vllm=False,
         max_completion_length=20, current_gradient_accumulation_steps=1, vllm_importance_sampling_correction=False,
         args=SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),

@@ -15,8 +15,8 @@ pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.ml, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
 
 from tests.trainer import world  # noqa: E402
-from trainer import train  # noqa: E402
 from trainer import tokenizer as words  # noqa: E402
+from trainer import train  # noqa: E402
 from trainer.learner import Learner, Scorer, build  # noqa: E402
 from trainer.sampler import padded  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Weights arrive whole. The vLLM part repeats the measured fault: with tied embeddings `named_parameters` goes stale."""
+"""Weights arrive whole: tied heads, merged adapters; with vLLM, its log-probs are those of the new weights."""
 
 from __future__ import annotations
 

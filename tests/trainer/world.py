@@ -16,7 +16,7 @@ from trainer.data import Example
 
 BAD = ("knife", "gun", "bomb", "rifle", "sword", "dagger")
 GOOD = ("cake", "apple", "piano", "kite", "lamp", "teapot")
-ARMS = PolicySet((Policy("arms", "Arms", (Rule("arms/1", "Asking for arms."),)),))
+ARMS = PolicySet((Policy("arms", "Weapons", (Rule("arms/1", "Asking for arms."),)),))
 
 
 def examples(count: int, seed: int = 0) -> list[Example]:

@@ -1,0 +1,90 @@
+"""Checkpoints: whole or absent, the newest wins, a full disk leaves the one before and says so."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+from collections import namedtuple
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("deepspeed")
+pytestmark = [pytest.mark.ml, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+
+from tests.trainer import world  # noqa: E402
+from trainer.checkpoint import Checkpoints  # noqa: E402
+from trainer.errors import Halt  # noqa: E402
+from trainer.learner import Learner, build  # noqa: E402
+
+
+@pytest.fixture
+def learner(tok, tmp_path):
+    recipe = world.recipe(tmp_path)
+    return Learner(recipe, build(recipe.model, tok, 0, 1024), 1e-3)
+
+
+def weights(learner) -> list[float]:
+    return [float(p.sum()) for p in learner.model.parameters()]
+
+
+def test_saves_and_comes_back(learner, tmp_path):
+    kept = Checkpoints(tmp_path / "c", keep=2)
+    assert kept.resume(learner) is None
+    before = weights(learner)
+    kept.save(learner, 3, {"cursor": 7})
+    draw = torch.rand(3)
+    with torch.no_grad():
+        for p in learner.model.parameters():
+            p.add_(1.0)
+    state = kept.resume(learner)
+    assert (state["step"], state["cursor"]) == (3, 7) and weights(learner) == before
+    assert torch.equal(torch.rand(3), draw)       # the random state came back too
+
+
+def test_keeps_the_last_few(learner, tmp_path):
+    kept = Checkpoints(tmp_path / "c", keep=2)
+    for step in (1, 2, 10):
+        kept.save(learner, step, {})
+    assert sorted(p.name for p in kept.folder.glob("step-*")) == ["step-00000002", "step-00000010"]
+    assert kept.last().name == "step-00000010"
+
+
+def test_half_a_checkpoint_is_none(learner, tmp_path):
+    kept = Checkpoints(tmp_path / "c")
+    kept.save(learner, 1, {})
+    (kept.folder / "step-00000002.part").mkdir()
+    assert kept.last().name == "step-00000001"
+    for f in (kept.folder / "step-00000001").glob("*"):
+        f.write_bytes(b"rubbish")
+    with pytest.raises(Halt, match="cannot be read|incomplete"):
+        kept.resume(learner)
+
+
+def test_a_disk_too_small_is_noticed_before(learner, tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path / "c")
+    kept.save(learner, 1, {})
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: namedtuple("u", "total used free")(1, 1, 1000))
+    with pytest.raises(Halt, match="0 MB free and a checkpoint needs") as e:
+        kept.save(learner, 2, {})
+    assert e.value.saved == kept.folder / "step-00000001" and e.value.step == 2
+
+
+def test_a_disk_that_fills_up_leaves_the_one_before(learner, tmp_path):
+    """The kernel itself refuses to write on: a limit on file size stands in for the full disk."""
+    kept = Checkpoints(tmp_path / "c")
+    kept.save(learner, 1, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(Halt, match="could not be written") as e:
+            kept.save(learner, 2, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, was)
+    assert e.value.saved == kept.folder / "step-00000001" and not (kept.folder / "step-00000002.part").exists()
+    assert kept.resume(learner)["step"] == 1
+    assert os.listdir(kept.folder)
