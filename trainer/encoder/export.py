@@ -175,9 +175,11 @@ def fuse(source: Path, target: Path) -> Path:
 
 
 def slim(source: Path, target: Path) -> None:
-    """The tokenizer without padding and truncation: windows decide what is read."""
+    """The tokenizer without padding and truncation (windows decide what is read) and without added tokens: `[SEP]`
+    written by a user is five letters and brackets, never the separator."""
     spec = json.loads(source.read_text("utf-8"))
-    spec["padding"] = spec["truncation"] = None
+    spec["padding"] = spec["truncation"] = spec["post_processor"] = None
+    spec["added_tokens"] = []
     target.write_text(json.dumps(spec, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from firewall.guards.encoder.plan import Plan
 from firewall.guards.encoder.windows import spaced
@@ -77,7 +77,7 @@ class Engine:
             if (kept := self._codes.get(text)) is not None:
                 self._codes.move_to_end(text)
                 return kept
-        ids = [CLS, *self.tokenizer.encode(text, add_special_tokens=False).ids[:RULE_TOKENS - 2], SEP]
+        ids = [CLS, *self._read(text).ids[:RULE_TOKENS - 2], SEP]
         states = self._states(ids, len(ids))[0]
         pooled = np.concatenate((states.mean(0), states[0]))[None]
         code: NDArray[np.float32] = self.rules.run(None, {"pooled": pooled})[0][0]
@@ -90,9 +90,9 @@ class Engine:
     def score(self, text: str, context: str, way: int, plan: Plan) -> Scores:
         """Scores of one window. A window of more than `PIECE` tokens (dense scripts) is read in pieces."""
         broken = spaced(text)
-        read = self.tokenizer.encode(broken, add_special_tokens=False)
+        read = self._read(broken)
         ids, places = read.ids, read.offsets if broken == text else [(0, len(text))] * len(read.ids)
-        about = self.tokenizer.encode(context, add_special_tokens=False).ids[:CONTEXT_TOKENS] if context else []
+        about = self._read(context).ids[:CONTEXT_TOKENS] if context else []
         best: NDArray[np.float32] | None = None
         spans: list[tuple[int, int, int]] = []
         count = 0
@@ -115,9 +115,13 @@ class Engine:
 
     def logits(self, text: str, context: str, way: int, plan: Plan) -> NDArray[np.float32]:
         """Uncalibrated logits [R] of one window's first piece: what calibration is fitted on."""
-        own = [CLS, *self.tokenizer.encode(spaced(text), add_special_tokens=False).ids[:PIECE], SEP]
-        about = self.tokenizer.encode(context, add_special_tokens=False).ids[:CONTEXT_TOKENS] if context else []
+        own = [CLS, *self._read(spaced(text)).ids[:PIECE], SEP]
+        about = self._read(context).ids[:CONTEXT_TOKENS] if context else []
         return self._judge([*own, *about, SEP] if about else own, len(own), way, plan)[0]
+
+    def _read(self, text: str) -> Encoding:
+        """Ids and character offsets, no special tokens. A lone surrogate reads as a question mark."""
+        return self.tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False)
 
     def _judge(self, ids: list[int], own: int, way: int, plan: Plan
                ) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
