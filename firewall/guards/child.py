@@ -68,7 +68,7 @@ class Child:
         self.socket = self.folder / "engine"
         self.backoff, self.restarts, self.served = backoff, 0, False
         self.process: asyncio.subprocess.Process | None = None
-        self._lines: deque[str] = deque(maxlen=200)
+        self._lines: deque[str] = deque(maxlen=400)
         self._lock: int | None = None
         self._watch: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None

@@ -2,8 +2,8 @@
 
 Affinity: questions with the same word (an exchange's boundary) prefer the same server by rendezvous hashing, because
 its prefix cache holds their transcript; when that server has `SLACK` more questions in flight than the idlest one, the
-idlest takes over. A server that refuses connections rests for a moment. Only /v1/completions is used: it takes token
-ids, so that no server-side chat template stands between our prompt and the model.
+idlest takes over. A server that refuses connections rests for a moment. Our own prompts go to /v1/completions, as token
+ids, so that no server-side chat template stands between them and the model; dialects use /v1/chat/completions.
 
 Against vLLM the extensions are used (`cache_salt`, `logprob_token_ids`, `structured_outputs`, `priority`); a plain
 OpenAI-compatible server gets the plain fields only (`extended=False`) and text where it takes no ids.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,19 +87,30 @@ class Endpoints:
         return self._problem and f"remote guard: {self._problem}"
 
     async def complete(self, ask: Ask) -> Reply:
+        return reply(await self._ask("v1/completions", ask.affinity, lambda: self.body(ask)))
+
+    async def converse(self, messages: Sequence[tuple[str, str]], limit: int, extra: Mapping[str, Any],
+                       affinity: str = "") -> Reply:
+        """/v1/chat/completions, for guards whose prompt is their server's chat template (dialects/)."""
+        def body() -> dict[str, Any]:
+            return {"model": self.model, "messages": [{"role": r, "content": t} for r, t in messages],
+                    "max_tokens": limit, "temperature": 0, "n": 1, "stream": False, **extra}
+        return reply(await self._ask("v1/chat/completions", affinity, body))
+
+    async def _ask(self, path: str, affinity: str, body: Callable[[], dict[str, Any]]) -> Any:
         if self._problem:
             await self.start()
             if self._problem:
                 raise GuardDown("guard_unreachable", self.ready())
-        endpoint = self.choose(ask.affinity)
+        endpoint = self.choose(affinity)
         endpoint.active += 1
         try:
-            status, said = await self._call(endpoint, "POST", "v1/completions", self.body(ask))
+            status, said = await self._call(endpoint, "POST", path, body())
         finally:
             endpoint.active -= 1
         if status != 200:
             raise _refused(status, said)
-        return reply(said)
+        return said
 
     def choose(self, affinity: str) -> Endpoint:
         now = time.monotonic()
@@ -172,12 +183,18 @@ class Endpoints:
 
 
 def reply(said: Any) -> Reply:
-    """A completions answer, strictly read. Raises `GuardDown("guard_bad_answer")`."""
+    """A completions or chat answer, strictly read. Raises `GuardDown("guard_bad_answer")`."""
     try:
         [choice] = said["choices"]
-        text, usage = choice["text"], said.get("usage") or {}
-        tops = (choice.get("logprobs") or {}).get("top_logprobs") or [{}]
-        first = {_token(t): float(p) for t, p in (tops[0] or {}).items() if p is not None}
+        chat = "message" in choice
+        text, usage = choice["message"]["content"] if chat else choice["text"], said.get("usage") or {}
+        probs = choice.get("logprobs") or {}
+        if chat:
+            tops = ((probs.get("content") or [{}])[0] or {}).get("top_logprobs") or []
+            first: dict[int | str, float] = {t["token"]: float(t["logprob"]) for t in tops}
+        else:
+            tops = (probs.get("top_logprobs") or [{}])[0] or {}
+            first = {_token(t): float(p) for t, p in tops.items() if p is not None}
         details = usage.get("prompt_tokens_details") or {}
         if not isinstance(text, str):
             raise TypeError

@@ -39,7 +39,7 @@ class Prefix(NamedTuple):
 
 
 class LocalEngine:
-    """Args: `model` folder; `device` "cpu", "cuda" or "" for what there is; `dtype` a torch name; `threads` of torch."""
+    """Args: `model` folder; `device` "cpu", "cuda" or "" (what there is); `dtype` a torch name; `threads` of torch."""
 
     def __init__(self, model: Path, tokens: Tokens, *, device: str = "", dtype: str = "", threads: int = 1) -> None:
         self.folder, self.tokens, self.device, self.dtype, self.threads = model, tokens, device, dtype, threads
@@ -82,7 +82,8 @@ class LocalEngine:
             import torch
             from transformers import AutoModelForCausalLM
         except ImportError as e:
-            raise Mistakes([f"guard.kind: transformers needs {e.name}: pip install 'llm-firewall[transformers]'"]) from None
+            raise Mistakes([f"guard.kind: transformers needs {e.name}: pip install 'llm-firewall[transformers]'"]
+                           ) from None
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if device == "cuda" and not torch.cuda.is_available():
             raise Mistakes(["guard.kind: transformers: there is no CUDA device here"])
@@ -149,7 +150,8 @@ class LocalEngine:
     def _step(self, ids: Sequence[int], cache: Any) -> Any:
         import torch
         rows = torch.tensor([list(ids)], device=self._model.device)
-        return self._model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float()
+        out = self._model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[0, -1].float()
 
     def _first(self, logits: Any, watch: Sequence[int]) -> dict[int | str, float]:
         import torch
@@ -161,7 +163,7 @@ class LocalEngine:
         """The likeliest token, or the likeliest that the pattern allows; -1 ends the answer."""
         if not ask.pattern:
             return int(logits.argmax())
-        import regex                    # comes with transformers; knows partial matches
+        import regex  # comes with transformers; knows partial matches
         pattern = regex.compile(ask.pattern)
         complete = pattern.fullmatch(text) is not None
         for token in logits.argsort(descending=True).tolist():

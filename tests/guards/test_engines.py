@@ -46,7 +46,8 @@ async def reasoner(request: pytest.FixtureRequest, model: Path) -> AsyncIterator
             pytest.skip("no vLLM here")
         from firewall.guards.vllm import VllmGuard
         guard = VllmGuard(model, engine=["--enforce-eager", "--max-model-len", str(CONTEXT), "--max-num-seqs", "32",
-                                         "--max-logprobs", "20", "--block-size", "32"])
+                                         "--max-logprobs", "20", "--block-size", "32",
+                                         "--distributed-executor-backend", "uni"])
         inner = guard.inner
     await guard.start()
     assert guard.ready() == ""
@@ -56,7 +57,7 @@ async def reasoner(request: pytest.FixtureRequest, model: Path) -> AsyncIterator
         await guard.judge(asked("x"))
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
 def again(reasoner: Reasoner, **settings: Any) -> Reasoner:
