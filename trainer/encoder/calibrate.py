@@ -22,7 +22,7 @@ from firewall.guards.encoder.engine import Engine
 from firewall.guards.encoder.plan import Plan, compile, digest
 from firewall.guards.encoder.rules import segments
 from firewall.policy import Policy, load
-from trainer.encoder.data import Book, Item
+from trainer.encoder.data import Book, Item, shared
 from trainer.encoder.export import ASSETS, GRAPHS, sha256
 from trainer.encoder.measure import auroc
 from trainer.encoder.train import corpus
@@ -31,6 +31,7 @@ TARGET = 0.02
 TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
 SHRINK = 0.3            # weight of the mean over policies in a policy's equal-error point
 GOOD = 0.93             # held-out AUROC from which a policy may stand alone in a cascade
+NATURAL = ("benign_gpteacher", "benign_gsm8k", "benign_glaive_toolcall")     # their held-out slice, uncapped
 FLAT: dict[str, Any] = {"default": [1.0, 0.0]}
 
 
@@ -39,7 +40,8 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     card = json.loads((assets / "card.json").read_text("utf-8"))
     engine = Engine(assets)
     _, held, benign, book = corpus(recipe)
-    natural = benign + [i for i in held if i.source.startswith("benign_") and i.clean]
+    more = shared(Path(recipe["shared"]), dict.fromkeys(NATURAL, 1_000_000), book, recipe["seed"])
+    natural = benign + [i for i in more if i.clean and i.held(recipe["data"]["held_out"])]
     folder = Path(recipe["policies"])
     shipped = load(folder, enable=book.shipped)
     plan = compile(shipped.policies, engine.code, FLAT)
