@@ -75,10 +75,10 @@ class Connection(asyncio.Protocol):
         answer = self.answer
         if answer is None:
             return
-        before = len(answer.body)
+        before, now = len(answer.body), time.monotonic()
         self.parser.feed_data(data)
         if len(answer.body) > before:
-            answer.arrivals.append((time.monotonic(), len(answer.body)))
+            answer.arrivals.append((now, len(answer.body)))
         if answer.done and self.waiting is not None and not self.waiting.done():
             self.answer = None
             self.waiting.set_result(answer)

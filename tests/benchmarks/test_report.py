@@ -1,0 +1,103 @@
+"""Tables, the page, the documents and the command line, on results that really were measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmarks import docs, report, store
+from benchmarks.detect import summary
+from benchmarks.door import Judged
+from benchmarks.meta import meta
+from benchmarks.plots import chart
+from benchmarks.rows import Row
+from tests.benchmarks.conftest import Words
+
+ROWS = [Row(str(k), "prompt", (("user", "x"),), k % 2 == 0, categories=("kind",)) for k in range(40)]
+DETECT = {"kind": "detect", "meta": meta("webhook"), **summary("front door", "a<b>", [
+    Judged(r, "block" if k % 3 else "allow", (k % 7) / 7, 3.0) for k, r in enumerate(ROWS)], 1.0)}
+
+
+class Strict(HTMLParser):
+    """Counts opened and closed elements, and any reference to something outside the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth: dict[str, int] = {}
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.depth[tag] = self.depth.get(tag, 0) + 1
+        self.outside += [v for k, v in attrs if k in ("src", "href") and v]
+
+    def handle_endtag(self, tag):
+        self.depth[tag] = self.depth.get(tag, 0) - 1
+
+
+def test_the_page_is_self_contained_and_escapes() -> None:
+    page = report.page([DETECT], [DETECT])
+    reader = Strict()
+    reader.feed(page)
+    assert not reader.outside and "url(" not in page and "<script" not in page
+    assert all(reader.depth[t] == 0 for t in ("table", "svg", "figure", "main", "div", "h2"))
+    assert "a&lt;b&gt;" in page and "a<b>" not in page and page.count("<svg") >= 1
+
+
+def test_charts_place_points_inside() -> None:
+    svg = chart({"a": [[1, 0.5], [10, 2], [100, 8]]}, "n", "ms", log_x=True, log_y=True)
+    numbers = [float(v) for part in svg.split("cx=")[1:] for v in [part.split()[0]]]
+    assert len(numbers) == 3 and all(58 <= v <= 506 for v in numbers)
+    assert "nothing measured" in chart({"a": []}, "x", "y")
+
+
+def test_results_are_stored_one_object_a_line(tmp_path: Path) -> None:
+    store.save(tmp_path / "x.json", [DETECT])
+    assert json.loads((tmp_path / "x.json").read_text())["F1"] == DETECT["F1"]
+    assert store.load(tmp_path / "x.json") == [DETECT]
+    (tmp_path / "bad.json").write_text('{"no": "kind"}')
+    with pytest.raises(store.BadResults, match="holds no results"):
+        store.load(tmp_path / "bad.json")
+
+
+def test_documents_keep_their_prose(tmp_path: Path) -> None:
+    path = tmp_path / "benchmarks.md"
+    path.write_text("# Prose\n<!-- measured:detect -->\nold\n<!-- /measured -->\nmore\n"
+                    "<!-- measured:speed -->\nkept\n<!-- /measured -->\n")
+    assert docs.write([DETECT], tmp_path) == ["detect"]
+    text = path.read_text()
+    assert text.startswith("# Prose\n") and "old" not in text and "kept" in text and "| a<b> |" in text
+    assert docs.write([DETECT], tmp_path) == ["detect"] and path.read_text() == text
+
+
+def call(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "benchmarks", *args], capture_output=True, text=True, timeout=90)
+
+
+async def test_the_contract_of_run(words: Words, tmp_path: Path) -> None:
+    import asyncio
+    rows = [r.json() | {"id": str(k), "messages": [{"role": "user", "content": "KUMQUAT" if r.unsafe else "fig"}]}
+            for k, r in enumerate(ROWS[:10])]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "fruit.md").write_text("---\nid: fruit\n---\n- Names the fruit.\n")
+    out = tmp_path / "out.json"
+    done = await asyncio.get_running_loop().run_in_executor(None, lambda: call(
+        "run", str(tmp_path / "set.jsonl"), "--guard", f"webhook:{words.url}", "--policies", str(tmp_path), "--json",
+        str(out), "--html", str(tmp_path / "page.html")))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert {"rows", "F1", "recall", "FPR", "AUROC", "floor", "unreadable", "latency"} <= set(result)
+    assert (result["rows"], result["F1"], result["AUROC"], result["file"]) == (10, 1.0, 1.0, "set")
+    assert "front door" in done.stdout or "set" in done.stdout
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_mistakes_are_said(tmp_path: Path) -> None:
+    done = call("run", "nowhere.jsonl")
+    assert done.returncode == 2 and "no such file" in done.stderr and "Traceback" not in done.stderr
+    assert call("report", str(tmp_path / "none")).returncode == 2
+    assert "crossed controls" in call("--help").stdout
