@@ -48,7 +48,7 @@ class Call:
         """Stop reading from the upstream. What one segment already brought may still arrive."""
         if not self.paused and not self.done:
             self.paused = True
-            if self.link is not None:
+            if self.link is not None and not self.link.transport.is_closing():
                 self.link.transport.pause_reading()
 
     def resume(self) -> None:
@@ -56,7 +56,7 @@ class Call:
         if self.paused and not self.done:
             self.paused = False
             self.last = self.pool.now
-            if self.link is not None:
+            if self.link is not None and not self.link.transport.is_closing():
                 self.link.transport.resume_reading()
 
     def cancel(self) -> None:

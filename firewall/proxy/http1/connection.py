@@ -202,7 +202,8 @@ class Connection(asyncio.Protocol):
         """Hand what was queued to the transport in one write."""
         out = self._out
         if out:
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if not self.transport.is_closing():  # uvloop raises between a failed write and connection_lost
+                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
             self._queued = 0
 
@@ -298,7 +299,7 @@ class Connection(asyncio.Protocol):
         self.state = "linger"
         self.deadline = self.server.now + self.server.limits.linger
         self._reading(True)
-        if self.transport.can_write_eof():
+        if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _close(self) -> None:

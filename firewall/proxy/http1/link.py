@@ -51,14 +51,14 @@ class Link(asyncio.Protocol):
         self.call, call.link = call, self
         call.last = self.pool.now
         self._before = self._sent
-        transport = self.transport
         for piece in call.pieces:
             self._sent += len(piece)
-            transport.write(piece)
-        if call.method == b"HEAD" or self.used:
-            self.response.again(call.method == b"HEAD")
+            self.transport.write(piece)
+        bodyless = call.method == b"HEAD"
+        if bodyless or self.used:
+            self.response.again(bodyless)
         if call.paused:
-            transport.pause_reading()
+            self.transport.pause_reading()
 
     def drop(self) -> None:
         """Close at once."""
@@ -106,9 +106,9 @@ class Link(asyncio.Protocol):
 
     def _finish(self, call: Call) -> None:
         transport = self.transport
-        ok = self.response.reusable and not transport.get_write_buffer_size() and not transport.is_closing()
-        if ok and call.paused:
-            transport.resume_reading()
+        ok = self.response.reusable and not transport.get_write_buffer_size()  # all of ours has left
+        if call.paused:
+            call.resume()
         sink = call.sink
         call.close()
         self.pool.release(self, ok)

@@ -94,17 +94,9 @@ class Response:
             self.extra = True
             return
         if not self.started:
-            self._head(self._buf + data if self._buf else data)
+            seen = len(self._buf)
+            self._head(self._buf + data if seen else data, seen)
             return
-        self._read(data)
-
-    def eof(self) -> bool:
-        """The connection ended. True when the answer is whole."""
-        if not self.done and self.started and self.eof_delimited:
-            self.done = True
-        return self.done
-
-    def _read(self, data: bytes) -> None:
         try:
             self._llhttp.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -116,20 +108,28 @@ class Response:
             self._left -= len(data)
             if self._ended:
                 self.done = True
-                self.extra |= self._left < 0
+                if self._left < 0:
+                    self.extra = True
         else:
             self._tail = data if len(data) > 5 else (self._tail + data)[-6:]
             if self._ended:
                 self.done = True
-                self.extra |= len(self._tail) - len(self._tail.rstrip(b"\r\n")) != 4
+                if len(self._tail) - len(self._tail.rstrip(b"\r\n")) != 4:
+                    self.extra = True
                 self._tail = b""
 
-    def _head(self, buf: bytes) -> None:
+    def eof(self) -> bool:
+        """The connection ended. True when the answer is whole."""
+        if not self.done and self.started and self.eof_delimited:
+            self.done = True
+        return self.done
+
+    def _head(self, buf: bytes, seen: int) -> None:
         limits = self._limits
         while True:
-            end = buf.find(b"\r\n\r\n") + 4
+            end = buf.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0) + 4
             if end < 4:
-                self._unfinished(buf)
+                self._unfinished(buf, seen)
                 self._buf = buf
                 return
             if end > limits.max_head:
@@ -144,7 +144,7 @@ class Response:
             if self._interim > limits.max_interim:
                 raise protocol_error("too many 1xx answers")
             self._fields(buf[:end])
-            buf = buf[end:]
+            buf, seen = buf[end:], 0
             self._ended = 0
             self._llhttp = httptools.HttpResponseParser(self)
         self._buf = b""
@@ -155,7 +155,7 @@ class Response:
         if self._bodyless or self._ended:
             self.done, self.extra = True, bool(rest)
         elif rest:
-            self._read(rest)
+            self.feed(rest)
 
     def _fields(self, head: bytes) -> dict[bytes, bytes]:
         """Let llhttp read the head; set `headers`. Returns them by name."""
@@ -195,17 +195,16 @@ class Response:
         self._keep = self.version == "1.1"
         if b"connection" in fields:  # several of them: any that says close
             self._keep &= not any(n == b"connection" and b"close" in v.lower() for n, v in self.headers)
-        if self._bodyless or self.status in (204, 304):
-            return
-        self.eof_delimited = coding is None and length is None
+        if coding is None and length is None:
+            self.eof_delimited = not (self._bodyless or self.status in (204, 304))
 
-    def _unfinished(self, buf: bytes) -> None:
+    def _unfinished(self, buf: bytes, seen: int) -> None:
         """Refuse early what can no longer become a legal head."""
         if len(buf) > self._limits.max_head:
             raise protocol_error("head too large")
         if not b"HTTP/1.1 ".startswith(buf[:9]) and not b"HTTP/1.0 ".startswith(buf[:9]):
             raise protocol_error("malformed status line")
-        at = buf.find(b"\n")
+        at = buf.find(b"\n", seen)
         while at >= 0:
             if buf[at - 1] != 13:
                 raise protocol_error("bare line feed in the head")
