@@ -1,4 +1,4 @@
-"""python -m benchmarks: run, policy, streams, transparency, speed, costs, all, gate, compare, replay, report."""
+"""python -m benchmarks: run, policy, streams, transparency, speed, costs, all, flame, gate, compare, replay, report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from benchmarks import compare, control, detect, docs, gate, overhead, replay, report, store, suite, tables
+from benchmarks import compare, control, detect, docs, flame, gate, overhead, replay, report, store, suite, tables
 from benchmarks.loaders import READERS
 from benchmarks.meta import meta
 from benchmarks.rows import BadRows
@@ -91,9 +91,13 @@ def parser() -> argparse.ArgumentParser:
     every.add_argument("--data", type=Path, metavar="DIR", help="folder of test sets in the row schema")
     every.add_argument("--fixtures", type=Path, metavar="DIR", help="folder of recorded streams")
     every.add_argument("--limit", type=int, default=300, help="rows a set (default 300; 0 all)")
-    every.add_argument("--only", default="", help="parts: speed,capacity,costs,transparency,streams,policy,detect")
+    every.add_argument("--only", default="", help="of speed,capacity,costs,transparency,streams,policy,detect,flame")
     every.add_argument("--peers", default=",".join(overhead.NAMES))
     every.add_argument("--no-docs", action="store_true", help="leave docs/ alone")
+
+    burning = commands.add_parser("flame", help="a flame graph of the data plane (needs py-spy)")
+    burning.add_argument("load", choices=flame.LOADS)
+    burning.add_argument("svg", type=Path)
 
     gated = commands.add_parser("gate", parents=[guarded], help="exit 1 when a figure falls under its bar")
     gated.add_argument("results", nargs="?", type=Path, help="results to check (default: runs the quick sets now)")
@@ -178,6 +182,12 @@ async def everything(args: argparse.Namespace, shown: Shown, console: Console) -
         show(part, console)
         done += part
     report.write(args.json_dir / "report.html", store.load(args.json_dir))
+    if not args.no_docs and (not only or "flame" in only):
+        try:
+            for load in flame.LOADS:
+                await flame.flame(load, docs.DOCS / f"flame-{load}.svg")
+        except BadRows as e:
+            console.print(str(e))
     if not args.no_docs:
         console.print(f"docs: wrote {', '.join(docs.write(store.load(args.json_dir)))}")
 
@@ -208,6 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return held(args, shown, console)
         if args.command == "all":
             uvloop.run(everything(args, shown, console))
+            return 0
+        if args.command == "flame":
+            uvloop.run(flame.flame(args.load, args.svg))
             return 0
         if args.command == "report":
             results = store.load(args.results)

@@ -26,10 +26,10 @@ h2{font-size:19px;margin:44px 0 6px;letter-spacing:-.005em}h3{font-size:15px;mar
 .tile,.card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:14px 16px}
 .tile b{display:block;font-size:24px;font-weight:600;font-variant-numeric:tabular-nums;line-height:1.25}
 .tile span{color:var(--soft);font-size:12.5px;line-height:1.35;display:block}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:16px;margin:14px 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(430px,1fr));gap:16px;margin:14px 0}
 .wide{overflow-x:auto;margin:10px 0}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
-th{color:var(--soft);font-weight:600;vertical-align:bottom}th:first-child,td:first-child{text-align:left;padding-left:0}
+th{color:var(--soft);font-weight:600;vertical-align:bottom}th:first-child,td:first-child{padding-left:0}.t{text-align:left}
 tbody tr:hover{background:color-mix(in srgb,var(--c0) 7%,transparent)}
 figure{margin:0}svg{width:100%;height:auto;display:block}.grid{stroke:var(--rule)}.chance{stroke:var(--soft);
 stroke-dasharray:4 4;opacity:.6}.tick{fill:var(--soft);font-size:11px}.label{fill:var(--ink);font-size:12px}
@@ -109,14 +109,18 @@ def _cards(*cards: str) -> str:
 
 
 def _meta(results: Sequence[dict[str, Any]]) -> str:
-    seen: dict[str, None] = {}
+    """One line a machine, one a command."""
+    machines: dict[str, None] = {}
+    commands: dict[tuple[str, str], str] = {}
     for r in results:
         m = r.get("meta") or {}
-        seen.setdefault(f"{m.get('date', '')[:16].replace('T', ' ')} UTC, commit {m.get('commit') or '?'}, guard "
-                        f"{m.get('guard') or '-'}, {m.get('machine', '')}, Python {m.get('python', '')}: "
-                        f"<code>{html.escape(m.get('command', ''))}</code>")
-    lines = sorted({s.partition(": <code>")[0][:10] + s[16:]: s for s in seen}.values())
-    return "<p class=meta>" + "<br>".join(lines[:6]) + "</p>"
+        machines.setdefault(f"{m.get('machine', '')}, Python {m.get('python', '')}")
+        commands.setdefault((m.get("command", ""), m.get("guard") or "-"),
+                            f"{m.get('date', '')[:16].replace('T', ' ')} UTC, commit {m.get('commit') or '?'}")
+    lines = [html.escape(one) for one in machines] + [
+        f"{when}, guard {html.escape(guard)}: <code>{html.escape(command)}</code>"
+        for (command, guard), when in commands.items()]
+    return "<p class=meta>" + "<br>".join(lines[:8]) + "</p>"
 
 
 def _tiles(results: Sequence[dict[str, Any]]) -> str:

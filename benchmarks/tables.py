@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+NUMBER = re.compile(r"[-+]?[\d.]+(\s|$)|–|[\d.]+ /")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,11 @@ class Grid:
         return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
 
     def html(self) -> str:
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
+        words = [all(not NUMBER.match(row[n]) for row in self.rows) for n in range(len(self.columns))]
+        left = [" class=t" if word else "" for word in words]
+        head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(self.columns, left, strict=True))
+        body = "".join("<tr>" + "".join(f"<td{k}>{html.escape(c)}</td>" for c, k in zip(row, left, strict=True)) + "</tr>"
+                       for row in self.rows)
         note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
         return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
 
