@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firewall.template import render
 from firewall.verdict import Unreadable
@@ -21,7 +21,9 @@ from trainer import categories, pairs
 from trainer import tokenizer as words
 from trainer.data import Example
 from trainer.reward import understood
-from trainer.sampler import Draw, Sampler, padded
+
+if TYPE_CHECKING:
+    from trainer.sampler import Sampler
 
 
 def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -58,6 +60,8 @@ def figures(scores: Sequence[float], labels: Sequence[bool], unreadable: int = 0
 def reasoned(examples: Sequence[Example], sampler: Sampler, tokenizer: Any, longest: int) -> tuple[list[float], int,
                                                                                                  float]:
     """(scores, unreadable answers, cited right) of greedy answers with a thought."""
+    from trainer.sampler import Draw
+
     scores: list[float] = []
     broken = cited = unsafe = 0
     for start in range(0, len(examples), 16):
@@ -79,6 +83,8 @@ def reasoned(examples: Sequence[Example], sampler: Sampler, tokenizer: Any, long
 def snapped(examples: Sequence[Example], model: Any, tokenizer: Any) -> list[float]:
     """P(unsafe) against P(safe) as the next token after the box opened."""
     import torch
+
+    from trainer.sampler import padded
 
     pair = [tokenizer.encode(w, add_special_tokens=False)[0] for w in ("safe", "unsafe")]
     out: list[float] = []

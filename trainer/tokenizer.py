@@ -6,7 +6,6 @@ is broken after its first character before it is encoded, so that no text can sp
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,9 +95,15 @@ def load(folder: str | Path) -> Any:
 
 
 def _broken(tokenizer: Any, text: str) -> list[str]:
-    names = [str(t) for t in tokenizer.added_tokens_decoder.values()]
-    if not names:
-        return [text]
-    cut = re.compile("(" + "|".join(f"(?<={re.escape(n[0])}){re.escape(n[1:])}" for n in names) + ")")
-    parts = [p for p in cut.split(text) if p]
-    return parts or [text]
+    """`text` cut after the first character of every added token spelled in it, longest tokens first."""
+    parts = [text]
+    for name in sorted((str(t) for t in tokenizer.added_tokens_decoder.values()), key=len, reverse=True):
+        cut: list[str] = []
+        for part in parts:
+            first, *more = part.split(name)
+            cut.append(first)
+            for piece in more:
+                cut[-1] += name[0]
+                cut.append(name[1:] + piece)
+        parts = cut
+    return [p for p in parts if p]
