@@ -46,17 +46,19 @@ async def detect(way: Door | Direct, set_name: str, rows: Sequence[Row], *, limi
 
     Args:
         scorer: asked for the scores where the front door gives none; AUROC, AUPRC and the recalls at fixed
-            false-positive rates are then the guard's alone (`scores_by`), decisions and latencies the door's.
+            false-positive rates are then the guard's alone (`scores_by`), decisions and latencies the door's, and
+            `agree` is the share of rows on which both ways decided alike.
     """
     rows = sample(rows, limit, seed)
     began = time.monotonic()
     judged = await collect(way, rows, progress)
-    seconds, by = time.monotonic() - began, way.way
+    seconds, by, agree = time.monotonic() - began, way.way, None
     if scorer is not None and any(j.score is None for j in judged if j.decision != "error"):
         scored = await collect(scorer, rows, progress)
+        agree = round(sum(j.detected == s.detected for j, s in zip(judged, scored, strict=True)) / len(rows), 4)
         judged = [replace(j, score=s.score) for j, s in zip(judged, scored, strict=True)]
         by = scorer.way
-    return summary(way.way, set_name, judged, seconds, seed) | {"scores_by": by}, judged
+    return summary(way.way, set_name, judged, seconds, seed) | {"scores_by": by, "agree": agree}, judged
 
 
 def summary(way: str, set_name: str, judged: Sequence[Judged], seconds: float, seed: int = 0) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def sections(results: Sequence[dict[str, Any]]) -> dict[str, str]:
     out: dict[str, list[str]] = {}
     if found := of(results, "detect"):
         out["detect"] = [stamp(found[0]), tables.detection(found).markdown()]
-        out["categories"] = [f"### {r['file']}\n\n{tables.categories(r, 12).markdown()}" for r in found
+        out["categories"] = [f"### {r['file']}\n\n{tables.categories(r, 8).markdown()}" for r in found
                              if r["categories"]]
     if found := of(results, "controls"):
         out["policy"] = [stamp(found[0]), tables.controls(found).markdown()]

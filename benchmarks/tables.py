@@ -42,8 +42,8 @@ class Grid:
         words = [all(not NUMBER.match(row[n]) for row in self.rows) for n in range(len(self.columns))]
         left = [" class=t" if word else "" for word in words]
         head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(self.columns, left, strict=True))
-        body = "".join("<tr>" + "".join(f"<td{k}>{html.escape(c)}</td>" for c, k in zip(row, left, strict=True)) + "</tr>"
-                       for row in self.rows)
+        cells = ["".join(f"<td{k}>{html.escape(c)}</td>" for c, k in zip(row, left, strict=True)) for row in self.rows]
+        body = "".join(f"<tr>{one}</tr>" for one in cells)
         note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
         return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
 
