@@ -34,10 +34,13 @@ class Running:
     port: int
     process: Process | None
     note: str = ""
+    folder: Path | None = None      # its filled configuration
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.stop()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -99,7 +102,7 @@ def nginx(upstream: int, core: int | None) -> Running:
     config.write_text(config.read_text().replace("@HERE@", str(config.parent)))
     one = Process([program, "-c", str(config), "-p", str(config.parent), "-e", "stderr"], core=core)
     answering(one, port)
-    return Running("nginx", port, one, "proxy_pass, keep-alive, unbuffered")
+    return Running("nginx", port, one, "proxy_pass, keep-alive, unbuffered", config.parent)
 
 
 def envoy(upstream: int, core: int | None) -> Running:
@@ -107,7 +110,7 @@ def envoy(upstream: int, core: int | None) -> Running:
     config = _filled("envoy.yaml", port=port, upstream=upstream)
     one = Process([program, "-c", str(config), "--concurrency", "1", "-l", "error"], core=core)
     answering(one, port)
-    return Running("envoy", port, one, "router filter only")
+    return Running("envoy", port, one, "router filter only", config.parent)
 
 
 def mitmproxy(upstream: int, core: int | None) -> Running:
@@ -123,7 +126,7 @@ def litellm(upstream: int, core: int | None) -> Running:
     config = _filled("litellm.yaml", upstream=upstream)
     one = Process([program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"], core=core)
     answering(one, port, 120)
-    return Running("litellm", port, one, "proxy, one worker")
+    return Running("litellm", port, one, "proxy, one worker", config.parent)
 
 
 def nemo(upstream: int, core: int | None) -> Running:
@@ -137,7 +140,7 @@ def nemo(upstream: int, core: int | None) -> Running:
     server = [sys.executable, "-m", "nemoguardrails", "server", "--config", str(folder.parent), "--port", str(port)]
     one = Process(server, core=core, env={"OPENAI_API_KEY": "lab"})
     answering(one, port, 120)
-    return Running("nemo", port, one, "one regex rail")
+    return Running("nemo", port, one, "one regex rail", folder.parent)
 
 
 FIELD: dict[str, Callable[[int, int | None], Running]] = {
