@@ -11,6 +11,7 @@ Promises
 - Nothing that could be the beginning of a match is vouched for: on a partial case `Verdict.unsure` names the place of
   the earliest live beginning at the end of each channel (never farther back than the widest match begins), and a match
   that touches the end waits there, for it may grow or come to nothing.
+- A growing answer is not read twice: the next look begins where nothing was held back, found places are remembered.
 - What was found in place is blanked before the views are read, so that a view never reports it a second time.
 """
 
@@ -23,6 +24,7 @@ import re._parser as sre  # type: ignore[import-not-found]
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 import hyperscan
 
@@ -37,6 +39,8 @@ INLINE = 16_384         # characters that are judged at once, without giving way
 PHRASE = 256            # the longest phrase
 SPACED = 96             # how far back a beginning with blanks is looked for
 WIDEST = 512            # the widest trigger accepted, in characters
+TAIL, STREAMS = 64, 8192    # characters that identify a growing text; growing answers remembered
+BACK = 256              # how far back a look begins, for views that decode across the last one
 READ = ("cleaned", "tags", "bidi", "decoded")       # views in which shapes, not only phrases, mean something
 
 
@@ -49,6 +53,7 @@ class Patterns:
     def __init__(self, sets: int = 32) -> None:
         self.sets = sets
         self._kept: OrderedDict[str, Compiled | None] = OrderedDict()
+        self._streams: OrderedDict[str, dict[str, Seen]] = OrderedDict()
         self._clean = Verdict(self.name, path=(self.name,))
 
     @staticmethod
@@ -64,6 +69,7 @@ class Patterns:
 
     async def close(self) -> None:
         self._kept.clear()
+        self._streams.clear()
 
     def ready(self) -> str:
         return ""
@@ -73,8 +79,12 @@ class Patterns:
         compiled = self._compiled(case.policies)
         if compiled is None:
             return self._clean
-        size = sum(len(m.text) + 512 for m in case.messages) if case.direction == "input" else 0
-        if size + sum(len(s.text) for s in case.answer) > INLINE:
+        if case.direction == "input":
+            size = sum(len(m.text) + 512 for m in case.messages)
+        else:
+            size = sum(len(s.text) for s in case.answer)
+            size -= sum(s.length for s in self._seen(case).values())
+        if size > INLINE:
             return None
         try:
             work = self._work(case, compiled)
@@ -101,17 +111,19 @@ class Patterns:
             return verdict
 
     def _compiled(self, policies: PolicySet) -> Compiled | None:
-        if not any(p.detect for p in policies):
-            return None
         key = policies.digest
         if key in self._kept:
-            self._kept.move_to_end(key)
             return self._kept[key]
-        self.check(policies)
-        kept = self._kept[key] = Compiled(policies)
+        if any(p.detect for p in policies):
+            self.check(policies)
+        self._kept[key] = Compiled(policies) if any(p.detect for p in policies) else None
         while len(self._kept) > self.sets:
             self._kept.popitem(last=False)
-        return kept
+        return self._kept[key]
+
+    def _seen(self, case: Case) -> dict[str, Seen]:
+        """What is known of a growing answer, by channel."""
+        return self._streams.get(case.boundary + case.policies.digest, {}) if case.boundary else {}
 
     def _work(self, case: Case, c: Compiled) -> Generator[None, None, Verdict]:
         began = time.perf_counter()
@@ -119,27 +131,48 @@ class Patterns:
         loose: set[str] = set()
         unsure: list[tuple[str, int]] = []
         rest: list[str] = []
-        for channel, text in case.trial():
-            hits: set[tuple[str, int, int, bool]] = set()
+        trial = case.trial()
+        growing = case.direction == "output" and bool(case.boundary)
+        seen = self._seen(case) if growing and (len(trial) == 1 or not case.whole) else {}
+        seams_too = case.whole and len(trial) > 1
+        now: dict[str, Seen] = {}
+        for channel, text in trial:
+            start, hits = 0, set()
+            before = seen.get(channel)
+            if before is not None and before.follows(text):
+                start, hits = _word_start(text, before.held), set(before.hits)
+                loose |= before.loose
             blank: list[str] = []
-            for at, part in chunks(text):
-                found = c.exact(text, at, part)
+            wild: set[str] = set()
+            for at, part in chunks(text[start:] if start else text):
+                found = c.exact(text, start + at, part)
                 hits |= found
-                bare = _blanked(part, [(s - at, e - at) for _, s, e, _ in found])
-                blank.append(bare if at == 0 else bare[REACH:])
+                bare = _blanked(part, [(s - start - at, e - start - at) for _, s, e, _ in found])
+                if seams_too:
+                    blank.append(bare if at == 0 else bare[REACH:])
                 for view in views(bare, words=bool(c.phrases)):
-                    loose |= {rule for rule, _, _ in c.seen(view.text, shapes=view.kind in READ)}
+                    wild |= {rule for rule, _, _ in c.seen(view.text, shapes=view.kind in READ)}
                 yield
-            held = len(text) if case.whole else c.held(text)
-            for rule, start, end, certain in hits:
-                if case.whole or certain or end < len(text):
-                    places.setdefault(rule, []).append(Span(channel, start, end))
-                else:
-                    held = min(held, start)
-            if held < len(text):
+            loose |= wild
+            end = len(text)
+            held = end if case.whole else c.held(text)
+            for rule, first, last, certain in hits:
+                grows = last == end and not case.whole
+                if certain or not grows:
+                    places.setdefault(rule, []).append(Span(channel, first, last))
+                if grows:
+                    held = min(held, first)
+            if held < end:
                 unsure.append((channel, held))
+            if growing and not case.whole:
+                if start and before is not None:
+                    wild |= before.loose
+                settled = frozenset(h for h in hits if h[2] < end)
+                now[channel] = Seen(end, text[-TAIL:], held, settled, frozenset(wild))
             rest.append("".join(blank))
-        for run in joined(case, rest):
+        if growing:
+            self._remember(case, now)
+        for run in joined(case, rest) if seams_too else ():
             for seam, joint in seams(run):
                 loose |= {rule for rule, start, end in c.seen(seam) if start < joint < end}
                 for view in views(seam, words=False):
@@ -149,6 +182,31 @@ class Patterns:
                          for rule in sorted({*places, *loose}))
         return Verdict(self.name, findings, 1.0 if findings else 0.0, ms=(time.perf_counter() - began) * 1e3,
                        unsure=tuple(unsure), path=(self.name,))
+
+    def _remember(self, case: Case, now: dict[str, Seen]) -> None:
+        key = case.boundary + case.policies.digest
+        self._streams.pop(key, None)
+        if now:
+            self._streams[key] = now
+            if len(self._streams) > STREAMS:
+                self._streams.popitem(last=False)
+
+
+class Seen(NamedTuple):
+    """A growing text so far: its length, its last characters, where it was held, and what was settled.
+
+    Nothing before `held` can begin a match (that is what holding means), so the next look starts there. That the text
+    only grows is the pump's promise within one exchange; its last characters are compared all the same.
+    """
+
+    length: int
+    tail: str
+    held: int
+    hits: frozenset[tuple[str, int, int, bool]]
+    loose: frozenset[str]
+
+    def follows(self, text: str) -> bool:
+        return len(text) >= self.length and text.endswith(self.tail, 0, self.length)
 
 
 class Compiled:
@@ -255,6 +313,14 @@ class Compiled:
             done = end
             phrase, rules = self._spelt[i]
             yield rules, chars - len(phrase), chars
+
+
+def _word_start(text: str, held: int) -> int:
+    """A place at a word's start, `BACK` or more before `held`; 0 if the words are too long to tell."""
+    at = held - BACK
+    if at <= 0:
+        return 0
+    return max(text.rfind(" ", max(0, at - REACH), at), text.rfind("\n", max(0, at - REACH), at)) + 1
 
 
 def width(pattern: str) -> int:

@@ -269,3 +269,28 @@ def test_no_two_cases_share_a_key(one: list[str], two: list[str]) -> None:
     memory = Memory()
     same = memory.key(asked(*one), "f") == memory.key(asked(*two), "f")
     assert same == (one == two)
+
+
+@pytest.mark.parametrize("how", ["timeout", "refused", "status", "parse", "breaker"])
+async def test_every_way_to_fail_ends_closed(how: str) -> None:
+    """cases.md J10: no verdict, whatever the reason, and `decide` turns it into an error, never an allow."""
+    from aiohttp import web
+
+    from firewall.guards.webhook import WebhookGuard
+
+    from .server import serving
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if how == "timeout":
+            await asyncio.sleep(5)
+        return web.Response(status=404 if how == "status" else 200, body=b"hm")
+    async with serving(answer) as url:
+        guard = Limits(WebhookGuard("http://127.0.0.1:9" if how == "refused" else url), deadline=0.2, failures=1)
+        if how == "breaker":
+            await down(guard)
+        error = await down(guard)
+        await guard.close()
+    known = {"timeout": "guard_timeout", "refused": "guard_unreachable", "breaker": "guard_breaker_open"}
+    assert error.code == known.get(how, "guard_bad_answer")
+    assert error.status == 503 and error.retry_after
+    assert decide([], SET, [error]).action == "error" and decide([Verdict("g")], SET, [error]).action == "error"
