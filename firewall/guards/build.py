@@ -54,10 +54,13 @@ def leaf(config: Config, kind: str) -> Guard:
         raise Mistakes([f"guard.model: kind {word} needs a model folder or name"])
     if word == "remote":
         from firewall.guards.remote import RemoteGuard
-        return RemoteGuard(tuple(rest.split(",")), model=g.model, depth=g.depth, dialect=g.dialect)
+        return RemoteGuard(tuple(rest.split(",")), model=g.model, depth=g.depth, dialect=g.dialect,
+                           accept_other_fingerprint=g.accept_other_fingerprint)
     if word == "vllm":
         from firewall.guards.vllm import VllmGuard
         return VllmGuard(Path(g.model), depth=g.depth, dialect=g.dialect, engine=g.engine,
                          accept_other_fingerprint=g.accept_other_fingerprint)
+    if g.dialect != "ours":
+        raise Mistakes([f"guard.dialect: kind transformers speaks ours only, not {g.dialect}; use vllm or remote:URL"])
     from firewall.guards.transformers_guard import TransformersGuard
     return TransformersGuard(Path(g.model), depth=g.depth, accept_other_fingerprint=g.accept_other_fingerprint)

@@ -112,6 +112,14 @@ class Endpoints:
             raise _refused(status, said)
         return said
 
+    async def warm(self, deadline: float) -> None:
+        """One completion at every server, with time to spare: an engine's first answer compiles and allocates."""
+        ask = Ask([1, 2, 3, 4], 1)
+        for endpoint in self.endpoints:
+            status, said = await self._call(endpoint, "POST", "v1/completions", self.body(ask), deadline)
+            if status != 200:
+                raise _refused(status, said)
+
     def choose(self, affinity: str) -> Endpoint:
         now = time.monotonic()
         up = [e for e in self.endpoints if e.down_until <= now] or self.endpoints
@@ -157,11 +165,13 @@ class Endpoints:
             self.context = min(self.context or length, length)
         return ""
 
-    async def _call(self, endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+    async def _call(self, endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None,
+                    deadline: float | None = None) -> tuple[int, Any]:
         """(status, decoded JSON). Leaving this closes the connection, which aborts the request in the engine."""
         try:
             async with endpoint.open(self.deadline, self._key).request(
-                    method, path, data=None if body is None else orjson.dumps(body), allow_redirects=False) as response:
+                    method, path, data=None if body is None else orjson.dumps(body), allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=deadline or self.deadline, sock_connect=2)) as response:
                 data = bytearray()
                 async for part in response.content.iter_any():
                     data += part

@@ -43,6 +43,7 @@ class VllmGuard:
                  patience: float = 600.0, python: str = sys.executable, folder: Path | None = None) -> None:
         self.child = Child(model, engine, patience=patience, python=python, folder=folder)
         self.inner: Guard
+        self.patience = patience
         if dialect == "ours":
             card = Card.of(model, accept_other_fingerprint)
             settings = Settings(depth, think, True, card.scale, card.name)      # type: ignore[arg-type]
@@ -61,6 +62,9 @@ class VllmGuard:
         if isinstance(self.inner, Reasoner):
             self.inner.share_salt(self.child.salt())
         await self.inner.start()
+        engine = getattr(self.inner, "engine", None)
+        if isinstance(engine, Endpoints):
+            await engine.warm(self.patience)
 
     async def close(self) -> None:
         await self.inner.close()
