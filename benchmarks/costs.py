@@ -35,7 +35,10 @@ def rules() -> list[str]:
 
 
 def write(folder: Path, count: int, words: int = 0) -> str:
-    """`count` policies of one rule (or one policy of about `words` words). Returns the set's digest."""
+    """`count` policies of one rule (or one policy of about `words` words). Returns the set's digest.
+
+    They flag instead of blocking: every exchange is then judged both ways, whatever the guard thinks of it.
+    """
     for path in folder.glob("*.md"):
         path.unlink()
     texts = rules()
@@ -47,7 +50,7 @@ def write(folder: Path, count: int, words: int = 0) -> str:
                 bullets.append(f"- {texts[k % len(texts)]}")
                 k += 1
             text = "\n".join(bullets)
-        (folder / f"p{n:03d}.md").write_text(f"---\nid: p{n:03d}\n---\n{text}\n", "utf-8")
+        (folder / f"p{n:03d}.md").write_text(f"---\nid: p{n:03d}\naction: flag\n---\n{text}\n", "utf-8")
     return load(folder).digest
 
 
@@ -60,10 +63,10 @@ def conversation(turns: int, number: int) -> dict[str, Any]:
 async def costs(guard: str, *, each: int = 24, plumbing: int = 600, core: int | None = None,
                 progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """All three curves for `scripted` and for `guard`."""
-    out: dict[str, Any] = {"guard": guard}
+    curves = {}
     for kind in dict.fromkeys(("scripted", guard)):
-        out[kind] = await _curves(kind, each if kind != "scripted" else plumbing, core, progress)
-    return out
+        curves[kind] = await _curves(kind, each if kind != "scripted" else plumbing, core, progress)
+    return {"guard": guard, "curves": curves}
 
 
 async def _curves(kind: str, each: int, core: int | None, progress: Callable[[str], None]) -> dict[str, Any]:

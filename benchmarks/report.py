@@ -78,13 +78,12 @@ def page(results: Sequence[dict[str, Any]], against: Sequence[dict[str, Any]] = 
         out.append(tables.extras(r).html())
     for r in of(results, "costs"):
         out.append(_section("What grows with what", tables.cost_rows(r)))
-        kinds = [k for k, v in r.items() if isinstance(v, dict) and "policies" in v]
         cards = []
         for curve, label in (("policies", "policies"), ("policy_words", "words in one policy"), ("turns", "turns")):
-            waits = {k: [[p[0], p[2]] for p in r[k][curve]] for k in kinds}
+            waits = {k: [[p[0], p[2]] for p in c[curve]] for k, c in r["curves"].items()}
             cards.append(_card(f"Waiting against {label}", chart(waits, label, "p50 ms")))
         cards.append(_card("Plumbing against policies", chart({"scripted guard": [[p[0], p[1]] for p in
-                                                              r.get("scripted", {}).get("policies", [])]},
+                                                              r["curves"].get("scripted", {}).get("policies", [])]},
                                                               "policies", "CPU us an exchange")))
         out.append(_cards(*cards))
     for r in of(results, "replay"):

@@ -184,10 +184,9 @@ def extras(r: dict[str, Any]) -> Grid:
 def cost_rows(r: dict[str, Any]) -> Grid:
     """Cost against policies, words and turns."""
     rows = []
-    for kind, curves in r.items():
-        if isinstance(curves, dict) and "policies" in curves:
-            for curve, label in (("policies", "policies"), ("policy_words", "words in one policy"),
-                                 ("turns", "turns, 12 policies")):
-                for x, us, ms in curves[curve]:
-                    rows.append((f"{x} {label}", kind, number(us, 0), number(ms, 2)))
+    for kind, curves in r["curves"].items():
+        for curve, label in (("policies", "policies"), ("policy_words", "words in one policy"),
+                             ("turns", "turns, 12 policies")):
+            for x, us, ms in curves[curve]:
+                rows.append((f"{x} {label}", kind, number(us, 0), number(ms, 2)))
     return Grid("Cost against what is asked", ("of", "guard", "CPU us an exchange", "p50 ms"), tuple(rows))

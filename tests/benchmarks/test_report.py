@@ -23,6 +23,24 @@ DETECT = {"kind": "detect", "meta": meta("webhook"), **summary("front door", "a<
     Judged(r, "block" if k % 3 else "allow", (k % 7) / 7, 3.0) for k, r in enumerate(ROWS)], 1.0)}
 
 
+CURVE = [[1, 60.0, 0.4], [16, 62.0, 0.5]]
+OTHERS = [
+    {"kind": "costs", "meta": meta("x", policies="shipped"), "guard": "x", "curves": {
+        k: {"policies": CURVE, "policy_words": CURVE, "turns": CURVE} for k in ("scripted", "x")}},
+    {"kind": "speed", "meta": meta("x"), "rounds": 1, "requests": 9, "skipped": {"envoy": "none"}, "errors": {},
+     "peers": {"direct": {"note": "", "p50_ms": 0.1}, "firewall": {
+         "note": "", "exchange_us": 50.0, "long_us": 90.0, "added_p50_ms": 0.1, "added_p99_ms": 0.2,
+         "added_first_ms": 0.1,
+         "streams": {"1000": {"token_us": 20.0, "delivered": 1.0, "whole": 1.0, "transit_p50_ms": 1.0,
+                              "transit_p99_ms": 9.0, "rss_mb_per_1000": 12.0, "client_busy": 0.3}}}},
+     "concurrency": {"firewall": [[1, 0.2, 0.4, 900.0], [16, 1.0, 2.0, 5000.0]]}, "gone": {"ms": {"p50": 1, "max": 2}},
+     "workers": {"1": {"exchange_us": 50.0}, "2": {"exchange_us": 52.0}, "gain_even": 1.9, "gain_by_cpu": 1.8},
+     "lag": {"p50": 1.0, "p99": 9.0}},
+    {"kind": "capacity", "meta": meta(), "rows": 9, "rows_per_second": 400.0},
+    {"kind": "transparency", "meta": meta(), "streams": 1, "runs": 2, "equal": 2, "refused": 0, "differ": [],
+     "dialects": {"chat": 1}}]
+
+
 class Strict(HTMLParser):
     """Counts opened and closed elements, and any reference to something outside the page."""
 
@@ -40,7 +58,7 @@ class Strict(HTMLParser):
 
 
 def test_the_page_is_self_contained_and_escapes() -> None:
-    page = report.page([DETECT], [DETECT])
+    page = report.page([DETECT, *OTHERS], [DETECT])
     reader = Strict()
     reader.feed(page)
     assert not reader.outside and "url(" not in page and "<script" not in page
@@ -72,6 +90,13 @@ def test_documents_keep_their_prose(tmp_path: Path) -> None:
     text = path.read_text()
     assert text.startswith("# Prose\n") and "old" not in text and "kept" in text and "| a<b> |" in text
     assert docs.write([DETECT], tmp_path) == ["detect"] and path.read_text() == text
+
+
+def test_every_kind_has_tables_for_the_documents() -> None:
+    found = docs.sections([DETECT, *OTHERS])
+    assert set(found) == {"detect", "categories", "costs", "speed", "capacity", "transparency"}
+    assert "| firewall | 50.0 | 90.0 |" in found["speed"] and "1.9 x / 1.8 x" in found["speed"]
+    assert "| 16 words in one policy | x | 62 | 0.50 |" in found["costs"] and "400 rows a second" in found["capacity"]
 
 
 def call(*args: str) -> subprocess.CompletedProcess[str]:
