@@ -85,8 +85,10 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self._links:
-            await asyncio.sleep(0)
+        for _ in range(200):  # until the transports have said so
+            if not self._links:
+                break
+            await asyncio.sleep(0.005)
 
     # -- for calls and links
 
@@ -156,6 +158,10 @@ class Pool:
                                                        ssl_handshake_timeout=self.limits.connect_timeout)
                 break
             except asyncio.CancelledError:
+                # uvloop closes a transport that was just connected without telling its protocol
+                if link in self._links:
+                    link.drop()
+                    self.left(link)
                 if not call.done:
                     raise
                 return

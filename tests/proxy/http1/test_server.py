@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
 import time
 
@@ -221,6 +223,45 @@ async def test_k07_a_client_that_leaves_is_noticed_at_once(house) -> None:
         assert time.perf_counter() - start < 0.2
         assert h.app.gone == 1 and h.server.in_flight == 0
         await until(lambda h=h: h.server.connections == 0)
+
+
+async def test_o_clean_resets_at_every_moment(house) -> None:
+    """Clients and upstreams that reset at random: no exception reaches the loop, nothing is left behind."""
+    pick = random.Random(7)
+
+    async def stream(fake: Fake, reader, writer) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(pick.randrange(60)):
+                if writer.transport.is_closing():
+                    return
+                writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+                await asyncio.sleep(0)
+            if pick.random() < 0.2:
+                writer.transport.abort()
+                return
+            writer.write(b"0\r\n\r\n")
+
+    h = await house(stream)
+    complaints: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+
+    async def client() -> None:
+        c = await h.client()
+        c.send((POST * pick.randrange(1, 4))[:pick.choice((40, 53, 1000))])
+        with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
+            await asyncio.wait_for(c.reader.read(pick.randrange(1, 200_000)), pick.random() * 0.05)
+        sock = c.writer.get_extra_info("socket")
+        if pick.random() < 0.7 and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        c.writer.transport.abort()
+
+    for _ in range(12):
+        await asyncio.gather(*(client() for _ in range(25)))
+    await until(lambda: h.server.connections == 0 and h.server.in_flight == 0, 5)
+    await until(lambda: h.pool.connections == h.pool.idle)
+    assert not complaints, complaints[:2]
 
 
 async def test_after_the_client_left_a_reply_is_silent(house) -> None:
