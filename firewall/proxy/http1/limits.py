@@ -34,7 +34,7 @@ class Limits:
     high_water: int = 65536            # unsent answer bytes above which `Reply.writable` is False
     low_water: int = 16384             # ... and below which `on_writable` is called
     read_ahead: int = 65536            # pipelined bytes kept while a request is in progress, then reading pauses
-    write_stall: float = 30.0          # above high water and the client took not one byte for so long: gone
+    write_stall: float = 30.0          # above high water and not one byte taken in such a window: gone (1-2 windows)
     linger: float = 2.0                # after a refusal: read and drop so that the client sees it, not a reset
     tick: float = 0.25                 # sweep period; shortened to a quarter of the shortest deadline
 

@@ -110,7 +110,7 @@ async def test_k05_a_client_that_stops_reading(house) -> None:
     assert sent == stopped  # the upstream is not read any more
     start = time.perf_counter()
     await h.fake.closed.wait()
-    assert time.perf_counter() - start < 1.0 and h.app.gone == 1
+    assert time.perf_counter() - start < 1.9 and h.app.gone == 1  # at most two stalls, and a loaded machine
     await until(lambda: h.server.connections == 0)
     reader_side[1].transport.abort()
 
