@@ -149,6 +149,6 @@ def _tiles(results: Sequence[dict[str, Any]]) -> str:
 
 def _blocks(r: dict[str, Any]) -> str:
     """Characters after the onset at which each violating stream was decided, sorted."""
-    caught = sorted(c["came"] - c["onset"] for c in r["cases"] if c["onset"] is not None and c["blocked"])
+    caught = sorted(c["decided"] - c["onset"] for c in r["cases"] if c["onset"] is not None and c["blocked"])
     points = [[k + 1, max(0, d)] for k, d in enumerate(caught)]
     return chart({"characters after the onset": points}, "blocked streams, sorted", "characters")

@@ -17,7 +17,7 @@ GOOD = Case("good", "go on", "The market opens at eight and closes at noon. Brin
 
 
 def seen(case: Case, blocked: bool, chars: int, came: int = 0) -> Seen:
-    return Seen(case, blocked, [(0.1, chars // 2), (0.2, chars)], came, 3, 30, 10, case.text[:chars])
+    return Seen(case, blocked, [(0.1, chars // 2), (0.2, chars)], came + 9, came, 3, 30, 10, case.text[:chars])
 
 
 def test_figures_on_known_replays() -> None:
@@ -46,6 +46,14 @@ def test_lateness_is_past_the_direct_run() -> None:
     direct = Seen(GOOD, False, [(0.1, 10), (0.2, 20)])
     through = Seen(GOOD, False, [(0.15, 5), (0.26, 20)])
     assert streams.lateness(through, direct) == pytest.approx([50.0, 60.0])
+
+
+def test_the_deciding_question_covered_what_had_come_at_the_last_release() -> None:
+    direct = Seen(BAD, False, [(0.05 * k, 5 * k) for k in range(1, 20)])
+    through = Seen(BAD, True, [(0.1, 5), (0.32, 20)])
+    assert streams.asked_at(through, direct, 90) == 30
+    assert streams.asked_at(through, direct, 25) == 25
+    assert streams.asked_at(Seen(BAD, True, []), direct, 7) == 7
 
 
 async def test_replay_through_the_real_firewall(words: Words, tmp_path: Path) -> None:
