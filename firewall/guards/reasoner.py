@@ -129,9 +129,13 @@ class Reasoner:
     def _fits(self, case: Case, depth: Depth, rule: Rule | None = None) -> bool:
         if not self.engine.context:
             return True
-        prompt = self.prompt(render(case, depth, rule))
+        segments = render(case, depth, rule)
+        reserve = self._reserve(case, depth)
+        if sum(len(s.text.encode("utf-8", "replace")) for s in segments) + reserve <= self.engine.context:
+            return True                 # a token is a byte at least: no need to count them
+        prompt = self.prompt(segments)
         have = len(prompt) if isinstance(prompt, list) else len(prompt.encode()) // 2       # text: a careful guess
-        return have + self._reserve(case, depth) <= self.engine.context
+        return have + reserve <= self.engine.context
 
     def _reserve(self, case: Case, depth: Depth) -> int:
         """Tokens kept free for the answer: the thought, the box, the cited rules."""
