@@ -88,6 +88,7 @@ class Transformers:
                     use_cache=True, logits_to_keep=1)
         cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(draw.group, 0)
         cache.batch_repeat_interleave(draw.group)
+        roomy(cache)
         seen, mask = ids.repeat_interleave(draw.group, 0), mask.repeat_interleave(draw.group, 0)
         rows = list(range(len(seen)))               # which answer each living row is
         answers: list[list[int]] = [[] for _ in rows]
@@ -122,6 +123,28 @@ class Transformers:
             cache, logits = out.past_key_values, out.logits[:, -1]
         made = [Sample(tuple(a), tuple(s), e) for a, s, e in zip(answers, scores, ended, strict=True)]
         return [made[i:i + draw.group] for i in range(0, len(made), draw.group)]
+
+
+def roomy(cache: Any, room: int = 64) -> None:
+    """Lets a transformers cache write new keys in place; otherwise it copies all of itself at every token."""
+    from transformers.cache_utils import DynamicLayer
+
+    class Roomy(DynamicLayer):
+        held: tuple[Tensor, Tensor] | None = None
+
+        def update(self, key_states: Tensor, value_states: Tensor, *a: Any, **k: Any) -> tuple[Tensor, Tensor]:
+            start, stop = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+            if self.held is None or stop > self.held[0].shape[-2] or self.held[0].data_ptr() != self.keys.data_ptr():
+                shape = (*self.keys.shape[:2], stop + room, self.keys.shape[3])
+                self.held = self.keys.new_empty(shape), self.values.new_empty(shape)
+                self.held[0][:, :, :start], self.held[1][:, :, :start] = self.keys, self.values
+            self.held[0][:, :, start:stop], self.held[1][:, :, start:stop] = key_states, value_states
+            self.keys, self.values = self.held[0][:, :, :stop], self.held[1][:, :, :stop]
+            return self.keys, self.values
+
+    for layer in cache.layers:
+        if type(layer) is DynamicLayer:
+            layer.__class__ = Roomy
 
 
 def processors(draw: Draw) -> Any:
