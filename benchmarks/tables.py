@@ -40,7 +40,7 @@ class Grid:
 
     def html(self) -> str:
         words = [all(not NUMBER.match(row[n]) for row in self.rows) for n in range(len(self.columns))]
-        left = [" class=t" if word else "" for word in words]
+        left = [" class=t" if word or not n else "" for n, word in enumerate(words)]
         head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(self.columns, left, strict=True))
         cells = ["".join(f"<td{k}>{html.escape(c)}</td>" for c, k in zip(row, left, strict=True)) for row in self.rows]
         body = "".join(f"<tr>{one}</tr>" for one in cells)
@@ -122,6 +122,8 @@ def streams(r: dict[str, Any]) -> Grid:
              f"{number(leak['mean'], 1)} / {number(leak['p95'], 0)} / {number(leak['max'], 0)}"),
             ("on time / late / early / missed",
              " / ".join(pct(r[k]) for k in ("on_time", "late", "early", "missed"))),
+            ("blocked with a leak of at most 0 / 32 / 128 characters",
+             " / ".join(pct(r[k]) for k in ("on_time", "leak_at_most_32", "leak_at_most_128"))),
             ("exact hit / within 32 / within 128 characters",
              " / ".join(pct(r[k]) for k in ("exact_hit", "within_32", "within_128"))),
             ("delay of detection, characters: p50 / p95", f"{number(delay['p50'], 0)} / {number(delay['p95'], 0)}"),

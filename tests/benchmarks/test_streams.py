@@ -30,6 +30,7 @@ def test_figures_on_known_replays() -> None:
     assert got["leak_chars"]["max"] == len(TEXT) - onset and got["leak_chars"]["mean"] == (12 + len(TEXT) - onset) / 4
     assert (got["on_time"], got["late"], got["early"], got["missed"]) == (0.25, 0.25, 0.25, 0.25)
     assert (got["within_32"], got["within_128"], got["exact_hit"]) == (0.25, 0.5, 0.25)
+    assert (got["leak_at_most_32"], got["leak_at_most_128"]) == (0.75, 0.75)
     assert got["false_cuts"] == 0.5 and got["equal_to_whole"] == round(4 / 6, 4)
     assert got["guard_calls_per_token"] == 0.3 and got["guard_tokens_per_token"] == 3.0
     assert got["leak_curve"][0] == [0.0, 0.25] and got["leak_curve"][-1][1] == 1.0
