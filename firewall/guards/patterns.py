@@ -10,7 +10,7 @@ Promises
   chunks with a breath for the event loop after each. `re` sees no more than the characters around a hit.
 - Nothing that could be the beginning of a match is vouched for: on a partial case `Verdict.unsure` names the place of
   the earliest live beginning at the end of each channel (never farther back than the widest match begins), and a match
-  that touches the end waits there, for it may grow or come to nothing.
+  that reaches into it waits there, for it may grow or come to nothing.
 - A growing answer is not read twice: the next look begins where nothing was held back, found places are remembered.
 - What was found in place is blanked before the views are read, so that a view never reports it a second time.
 """
@@ -156,8 +156,8 @@ class Patterns:
             loose |= wild
             end = len(text)
             held = end if case.whole else c.held(text)
-            for rule, first, last, certain in hits:
-                grows = last == end and not case.whole
+            for rule, first, last, certain in sorted(hits, key=lambda hit: -hit[2]):
+                grows = not case.whole and (last == end or last > held)     # what is held back may lengthen it
                 if certain or not grows:
                     places.setdefault(rule, []).append(Span(channel, first, last))
                 if grows:
@@ -167,7 +167,7 @@ class Patterns:
             if growing and not case.whole:
                 if start and before is not None:
                     wild |= before.loose
-                settled = frozenset(h for h in hits if h[2] < end)
+                settled = frozenset(h for h in hits if h[2] <= held and h[2] < end)
                 now[channel] = Seen(end, text[-TAIL:], held, settled, frozenset(wild))
             rest.append("".join(blank))
         if growing:
