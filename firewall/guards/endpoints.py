@@ -25,6 +25,8 @@ from firewall.guards.compose import DEPTHS
 from firewall.guards.engine import Ask, Reply
 
 SLACK = 4
+TOO_LONG = ("context length", "max_model_len", "maximum model length", "too long", "longer than",
+            "max_tokens must be at least 1")        # vLLM's words when the prompt fills the context to the last token
 REST = 2.0              # seconds a server that refused is left alone
 LARGEST = 4 << 20       # bytes of an answer
 
@@ -221,8 +223,7 @@ def _token(name: str) -> int | str:
 def _refused(status: int, said: Any) -> GuardDown:
     """The engine's own words may repeat the prompt: they are searched, never kept."""
     words = str(said).lower()[:4000]
-    if status in (400, 413, 422) and any(w in words for w in ("context length", "max_model_len", "maximum model length",
-                                                              "too long", "longer than")):
+    if status in (400, 413, 422) and any(w in words for w in TOO_LONG):
         return GuardDown("guard_too_long", f"the engine refused the prompt's length (status {status})")
     if status in (429, 503):
         code = "guard_overloaded" if status == 503 else "guard_error"

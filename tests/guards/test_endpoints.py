@@ -104,7 +104,8 @@ async def test_a_model_nobody_serves() -> None:
 
 @pytest.mark.parametrize(("say", "code"), [
     ({"status": 500}, "guard_error"), ({"status": 429}, "guard_error"), ({"status": 503}, "guard_overloaded"),
-    ({"status": 400, "words": "maximum context length is 10"}, "guard_too_long"), ({"status": 400}, "guard_bad_answer"),
+    ({"status": 400, "words": "maximum context length is 10"}, "guard_too_long"),
+    ({"status": 400, "words": "max_tokens must be at least 1, got 0."}, "guard_too_long"), ({"status": 400}, "guard_bad_answer"),
     ({"status": 302}, "guard_bad_answer"), ({"raw": b"hm"}, "guard_bad_answer"), ({"raw": b"{}"}, "guard_bad_answer"),
     ({"raw": b'{"choices":[]}'}, "guard_bad_answer"), ({"raw": b'{"choices":[{"text":3}]}'}, "guard_bad_answer"),
     ({"raw": b'{"choices":[{"text":"safe"}]}'}, "guard_unreadable"), ({"raw": b"x" * 5_000_000}, "guard_bad_answer"),
