@@ -153,7 +153,10 @@ def started(names: list[str], upstream: int, core: int | None) -> tuple[list[Run
     running, skipped = [Running("direct", upstream, None)], {}
     for name in names:
         try:
-            running.append(FIELD[name](upstream, core))
+            peer = FIELD[name](upstream, core)
+            if peer.process is not None:
+                peer.process.settled()
+            running.append(peer)
         except (Missing, NotStarted, OSError) as e:
             skipped[name] = str(e)
     return running, skipped

@@ -109,7 +109,7 @@ class Streams:
         each: CPU microseconds of the process under test a token, in the window.
         delivered: share of all events that arrived; whole: share of streams that ended properly.
         transit: ms a sampled token was on the way.
-        rss: bytes the process grew by while all streams ran.
+        rss: bytes the process has beyond what it had idle, before any load, while all streams run.
         busy: share of its core that the client used; near 1 it, not the proxy, sets the transit times.
     """
 
@@ -131,7 +131,7 @@ async def streams(port: int, count: int, process: Process | None = None, *, seco
     data = request("/v1/chat/completions", {
         "model": f"lab-timed-{frames}-{round(1000 / rate)}", "stream": True,
         "messages": [{"role": "user", "content": PROMPT}]}, port)
-    before = process.rss() if process else 0
+    before = (process.idle or process.rss()) if process else 0
     opened: list[Stream] = []
     began = loop.time()
     for n in range(count):

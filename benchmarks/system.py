@@ -35,6 +35,7 @@ class Process:
                                       stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, cwd=cwd, text=True,
                                       errors="replace")
         self.pid = self.child.pid
+        self.idle = 0           # resident bytes before any load; see `settled`
         self._heard = threading.Condition()
         self._ears = threading.Thread(target=self._listen, daemon=True)
         self._ears.start()
@@ -66,6 +67,10 @@ class Process:
     def rss(self) -> int:
         """Resident bytes, children included."""
         return sum(p.memory_info().rss for p in self.family())
+
+    def settled(self) -> None:
+        """Call once it serves: takes the memory it has before any load."""
+        self.idle = self.rss()
 
     def family(self) -> list[psutil.Process]:
         try:
