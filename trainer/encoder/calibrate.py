@@ -1,7 +1,8 @@
 """Scores of the int8 graphs -> probabilities where 0.5 is the shipped operating point. Held-out data only.
 
-Two calibrations. *General* (custom, edited and ad hoc policies): Platt scaling (Platt 1999) with both classes weighing
-the same, on held-out rows under their own policies. *Per shipped policy and direction*: the same slope, and the higher
+Two calibrations. *General* (custom, edited and ad hoc policies): the slope of Platt scaling (Platt 1999) with both
+classes weighing the same, on held-out rows under their own policies, and the threshold at which `CUSTOM` of their
+innocent rows are flagged. *Per shipped policy and direction*: the same slope, and the higher
 of two thresholds: the equal-error point between the policy's held-out violating and matched innocent examples (two
 normal distributions, drawn towards the mean over policies, for there are few), and mean + k deviations of the upper
 tail of its scores on natural traffic, where one k for all is the smallest that keeps the false positives of all enabled
@@ -28,6 +29,7 @@ from trainer.encoder.measure import auroc
 from trainer.encoder.train import corpus
 
 TARGET = 0.02
+CUSTOM = 0.05           # a custom policy has not been calibrated: it should rather miss than cry wolf
 TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
 SHRINK = 0.3            # weight of the mean over policies in a policy's equal-error point
 GOOD = 0.93             # held-out AUROC from which a policy may stand alone in a cascade
@@ -147,7 +149,8 @@ def _general(engine: Engine, items: list[Item], book: Book) -> tuple[float, floa
             groups.setdefault(item.source, []).append((float(_best(engine, item, plan).max()), ask.label))
     z = np.array([v for g in groups.values() for v, _ in g])
     y = np.array([v for g in groups.values() for _, v in g])
-    slope, shift = platt(z, y)
+    slope, _ = platt(z, y)
+    shift = -slope * float(np.quantile(z[y == 0], 1 - CUSTOM))
     table = {k: _round(auroc(np.array([a for a, _ in g]), np.array([b for _, b in g]))) for k, g in groups.items()}
     return slope, shift, table
 
