@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.openai_words import judgeable
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
@@ -120,7 +121,7 @@ class Blocks:
 
     done: bytes | None = None
     names: frozenset[bytes] = frozenset(name.encode() for name in EVENTS)
-    plain = True
+    plain = True        # not after a citation: those are counted
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -138,6 +139,7 @@ class Blocks:
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
+        self.plain = True
         type_ = document.get("type")
         seen = self.after or Seen()
         index: int = document.get("index", -1)
@@ -185,7 +187,7 @@ class Blocks:
             if type_ == "message_stop" or type_ == "error":
                 self.complete = self.last = True
                 seen = seen._replace(ended=True)
-        if seen != self.after:
+        if seen != self.after or type_ == "message_start":
             self.after = seen
         return out
 
@@ -245,6 +247,7 @@ class Blocks:
                 if key == "partial_json" and index in self._calling:
                     self._calling[index].append(value)
             elif key == "citation" and type(value) is dict:
+                self.plain = False
                 number = self._cited[index] = self._cited.get(index, -1) + 1
                 for name, inner in value.items():
                     self._other(value, name, inner, _DELTA["citation"], f"{path}.citations.{number}", out)
@@ -260,6 +263,7 @@ class Blocks:
             if (not value and key in KEYS) or (type(node) is frozenset and value in node):
                 return
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
+            judgeable(leaf)
             if type(value) is str and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder, key=key)
             out.append(leaf._replace(path=leaf.path.replace(".", "/")))

@@ -25,6 +25,7 @@ class Frame(NamedTuple):
         pending: True while something is unfinished after this frame that must not leave in part (a tool call).
         last: True for the frame that ends the answer (finish reason, terminal event): it counts as one more
             character, so that it cannot leave before a verdict on the whole.
+        source: the bytes as they came, where `raw` was rewritten since (redaction).
         opaque: the frame could not be understood strictly; its bytes were judged as text.
     """
 
@@ -34,3 +35,4 @@ class Frame(NamedTuple):
     pending: bool = False
     last: bool = False
     opaque: bool = False
+    source: bytes = b""

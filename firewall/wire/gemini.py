@@ -16,6 +16,7 @@ import orjson
 
 from firewall.errors import FirewallError
 from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.openai_words import judgeable
 from firewall.wire.reader import reader
 from firewall.wire.request import MOST, Words, inspectable, items
 from firewall.wire.vocabulary import KEYS
@@ -134,7 +135,7 @@ class Candidates:
 
     done: bytes | None = None
     names: frozenset[bytes] = frozenset()
-    plain = True
+    plain = True        # not after a function call: those are counted
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -170,6 +171,7 @@ class Candidates:
         if whole and set(document) == {"[]"}:           # the JSON array of an unframed stream
             return [leaf for part in document["[]"] if type(part) is dict for leaf in self.read(part, False)]
         out: list[Leaf] = []
+        self.plain = True
         seen = self.after or Seen()
         for key, value in document.items():
             if key == "candidates" and type(value) is list:
@@ -229,6 +231,7 @@ class Candidates:
                 self._other(part, key, value, _SAID, f"choice.{index}", out)
 
     def _call(self, call: dict[str, Any], index: int, out: list[Leaf]) -> None:
+        self.plain = False
         if call.get("name") or index not in self._open:
             self._calls[index] = self._calls.get(index, -1) + 1
             self._path.pop(index, None)
@@ -275,6 +278,7 @@ class Candidates:
         if type(value) in SCALARS and key in KEYS:
             return
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
+            judgeable(leaf)
             if type(value) is str and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder, key=key)
             out.append(leaf._replace(path=leaf.path.replace(".", "/")))

@@ -139,9 +139,9 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
         elif kind is list:
             below = node.get("[]") if type(node) is dict else SPOKEN if node == SPOKEN else None
             if value and all(type(item) is int for item in value):
-                text = spelt(value)
+                text = spelt(value) or ("\ufffd" if tokenish(path, key) else "")
                 if text and below != NUMBERS:
-                    out.append(Leaf(path + "#ints", text))
+                    out.append(Leaf(path + "#ints", text, holder, key))
                 if below != SPOKEN:
                     continue
             step = path + "." if path else ""
@@ -159,6 +159,12 @@ class _Key:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+def tokenish(path: str, key: Any) -> bool:
+    """Whether a list of integers is token ids, by its name."""
+    name = f"{path.rpartition('.')[2]} {key}"
+    return "token_id" in name or key in ("tokens", "context", "ids", "input_ids")
 
 
 def spelt(numbers: list[int]) -> str:

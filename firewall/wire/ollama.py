@@ -15,7 +15,7 @@ import orjson
 
 from firewall.errors import FirewallError
 from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
-from firewall.wire.openai_words import tokens
+from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.vocabulary import KEYS
@@ -159,8 +159,7 @@ class Lines:
                 self._call(call, place, out)
         else:
             for leaf in leaves({key: value}, place, "", opaque=self.opaque):
-                if "token_ids" in leaf.path:
-                    raise unreadable("token ids in the answer", "unjudgeable_field")
+                judgeable(leaf)
                 if type(value) is str and "#" not in leaf.path:
                     leaf = leaf._replace(holder=holder, key=key)
                 out.append(leaf._replace(path=leaf.path.replace(".", "/")))

@@ -118,7 +118,6 @@ class Chat:
 
     done: bytes | None = b"[DONE]"
     names: frozenset[bytes] = frozenset((b"message", b"completion", b"chunk", b"done", b"error"))
-    plain = True
     object_ = "chat.completion"
 
     def __init__(self, asked: Asked) -> None:
@@ -127,6 +126,10 @@ class Chat:
         self.choices = Choices(number if type(number) is int else 1)
         self.after: Seen | None = None
         self.last = self.complete = False
+
+    @property
+    def plain(self) -> bool:
+        return not self.choices.loose
 
     @property
     def pending(self) -> bool:
@@ -140,7 +143,9 @@ class Chat:
         self.choices.heard(channel, text)
 
     def again(self) -> Chat:
-        return type(self)(self.asked)
+        other = type(self)(self.asked)
+        other.choices.copies = True
+        return other
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         said = self.choices

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, trie, words
+from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, tokenish, trie, words
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import unreadable
 
@@ -54,12 +54,17 @@ INERT_TOP = frozenset(("id", "object", "model", "system_fingerprint", "service_t
 FINISHED = ANSWER["choices[].finish_reason"]
 
 
+def judgeable(leaf: Leaf) -> None:
+    """Raises `unjudgeable_field` for token ids: a list of integers under a name that speaks of tokens."""
+    if leaf.path.endswith("#ints") and tokenish(leaf.path.removesuffix("#ints"), leaf.key):
+        raise unreadable("token ids in the answer", "unjudgeable_field")
+
+
 def generic(value: Any, node: Any, path: str, holder: Any, key: Any, opaque: list[str]) -> list[Leaf]:
     """Leaves of anything, with channels for paths. Token ids are refused."""
     out = []
     for leaf in leaves(value, node, path, holder, key, opaque):
-        if leaf.path.endswith("#ints") and ("token" in leaf.path or ".context" in leaf.path):
-            raise unreadable("token ids in the answer", "unjudgeable_field")
+        judgeable(leaf)
         out.append(leaf._replace(path=leaf.path.replace(".", "/")))
     return out
 
@@ -67,11 +72,13 @@ def generic(value: Any, node: Any, path: str, holder: Any, key: Any, opaque: lis
 class Choices:
     """What was said on every choice, and what is open. `read` gives the words of one document."""
 
-    def __init__(self, expected: int = 1) -> None:
+    def __init__(self, expected: int = 1, copies: bool = False) -> None:
+        self.copies = copies                    # show folded copies too: to redact them
         self.expected = max(1, expected)        # choices the client asked for
         self.opaque: list[str] = []
         self.open: tuple[int, ...] = ()         # choices begun and not finished
         self.closed: tuple[int, ...] = ()
+        self.loose = False                      # calls without an index: where words belong depends on what came
         self.calling: set[int] = set()          # choices with a tool call under way
         self._calls: dict[int, list[str]] = {}              # choice -> ids of its calls, in order
         self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
@@ -203,7 +210,8 @@ class Choices:
         usual = self._thinks.setdefault(index, fields)
         first = thoughts[0][1]
         if fields == usual and all(value == first for _, value in thoughts):
-            out.append(Leaf(f"choice/{index}/reasoning", first, said, thoughts[0][0]))
+            out += [Leaf(f"choice/{index}/reasoning", first, said, key)
+                    for key, _ in (thoughts if self.copies else thoughts[:1])]
             return
         out += [Leaf(f"choice/{index}/reasoning/{key}", value, said, key) for key, value in thoughts]
 
@@ -230,6 +238,7 @@ class Choices:
         name = call.get("id")
         number = call.get("index")
         if type(number) is not int:
+            self.loose = True
             if type(name) is str and name and name not in ids:
                 ids.append(name)
             number = ids.index(name) if name in ids else max(0, len(ids) - 1)

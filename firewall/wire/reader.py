@@ -202,9 +202,9 @@ class Streamed(_Read):
                 self._moulds.clear()
             else:
                 document = self._parse(data)
-                before = speech.after, speech.pending, speech.last, speech.complete
+                after, before = speech.after, (speech.pending, speech.last, speech.complete)
                 found = self._new(speech.read(document, False))
-                if (speech.after, speech.pending, speech.last, speech.complete) != before:
+                if speech.after is not after or (speech.pending, speech.last, speech.complete) != before:
                     self._moulds.clear()
                 elif speech.plain and len(found) == 1 and not rest and (not name or name in speech.names):
                     self._learn(raw, data, found[0], document)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
-from firewall.wire.openai_words import tokens
+from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
@@ -276,8 +276,7 @@ class Output:
     def _walk(self, value: Any, place: Any, path: str, out: list[Leaf], holder: Any = None) -> None:
         """Any leaves, each a copy or new. `holder` is the container that a one-field `value` was taken from."""
         for leaf in leaves(value, place, path, opaque=self.opaque):
-            if leaf.path.endswith("#ints") and "token" in leaf.path:
-                raise unreadable("token ids in the answer", "unjudgeable_field")
+            judgeable(leaf)
             if holder is not None and leaf.holder is value and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder)
             self._say(leaf, False, out)

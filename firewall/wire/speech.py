@@ -19,7 +19,8 @@ class Speech(Protocol):
         opaque: paths that passed uninspected.
         done: data that ends the stream without being JSON, or None.
         names: event names that are nobody's words (besides the document's own `type`).
-        plain: whether moulds may be used.
+        plain: whether a mould may be made of what was just read: its channel depends on nothing but its bytes
+            and the state above.
     """
 
     after: Any
@@ -27,7 +28,9 @@ class Speech(Protocol):
     complete: bool
     done: bytes | None
     names: frozenset[bytes]
-    plain: bool
+
+    @property
+    def plain(self) -> bool: ...
 
     @property
     def pending(self) -> bool: ...
