@@ -1,8 +1,15 @@
-"""The admin plane, on a listener of its own: /livez, /readyz, /metrics. Nothing here can change anything."""
+"""The admin plane, on a listener of its own: /livez, /readyz, /metrics. Nothing here can change anything.
+
+aiohttp repeats a malformed header in its answer and in its log (docs/threats.md); this plane says the status alone.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 import orjson
+import structlog
 from aiohttp import web
 
 from firewall.proxy import metrics
@@ -37,3 +44,28 @@ def application(house: House) -> web.Application:
     app = web.Application()
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", prometheus)])
     return app
+
+SILENT = logging.getLogger("firewall.silent")      # below its level: no access log, which would hold paths
+SILENT.disabled = True
+
+
+class Quiet(web.RequestHandler):
+    """Answers an unreadable request, or a fault of ours, without a word of it."""
+
+    __slots__ = ()
+
+    def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None,
+                     message: str | None = None) -> web.StreamResponse:
+        structlog.get_logger().warning("admin_error", status=status, error=type(exc).__name__)
+        response = web.Response(status=status, text=f"{status}\n")
+        response.force_close()
+        return response
+
+
+async def listen(runner: web.AppRunner, host: str, port: int, reuse_port: bool = False) -> asyncio.Server:
+    """Serves a runner that was set up. Raises OSError when the address is taken."""
+    loop = asyncio.get_running_loop()
+    served = runner.server
+    assert served is not None
+    return await loop.create_server(lambda: Quiet(served, loop=loop, access_log=SILENT, keepalive_timeout=75.0),
+                                    host, port, reuse_port=reuse_port or None)

@@ -21,7 +21,7 @@ from firewall.errors import Mistakes
 from firewall.guards.build import build, check
 from firewall.guards.guard import Guard
 from firewall.proxy import metrics
-from firewall.proxy.admin import application
+from firewall.proxy.admin import application, listen
 from firewall.proxy.house import House
 from firewall.proxy.http1 import tls
 from firewall.proxy.http1.limits import Limits
@@ -63,6 +63,7 @@ class Firewall:
         ssl = tls.server(s.certificate, s.private_key) if s.certificate else None
         self.server = Server(self.app, server_limits(config), ssl)
         self.admin: web.AppRunner | None = None
+        self.admin_listener: asyncio.Server | None = None
         self.admin_port = 0
         self.loops: list[asyncio.Task[None]] = []
 
@@ -80,10 +81,8 @@ class Firewall:
                 admin_host, admin_port = address(self.config.server.admin)
                 self.admin = web.AppRunner(application(self.house), access_log=None)
                 await self.admin.setup()
-                site = web.TCPSite(self.admin, admin_host, admin_port,
-                                   reuse_port=self.config.server.workers > 1 or None)
-                await site.start()
-                self.admin_port = self.admin.addresses[0][1]
+                self.admin_listener = await listen(self.admin, admin_host, admin_port, self.config.server.workers > 1)
+                self.admin_port = self.admin_listener.sockets[0].getsockname()[1]
         except OSError as e:
             await self.close()
             raise Mistakes([f"server: cannot listen on {self.config.server.listen} or {self.config.server.admin}: "
@@ -110,6 +109,8 @@ class Firewall:
             task.cancel()
         await self.app.stop()
         self.server.close()
+        if self.admin_listener is not None:
+            self.admin_listener.close()
         if self.admin is not None:
             await self.admin.cleanup()
         await self.house.close()
