@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from firewall.errors import Mistakes
 from firewall.template import END, Segment
 
@@ -22,6 +20,11 @@ class Tokens:
     """A model's tokenizer. `text` is the content of its tokenizer.json."""
 
     def __init__(self, text: str) -> None:
+        try:
+            from tokenizers import Tokenizer  # here, since the embedded guard is installed without it
+        except ImportError:
+            raise Mistakes(["guard: the reasoning guards send token ids and need the tokenizers package: "
+                            "pip install '.[remote]'"]) from None
         try:
             self._trusted = Tokenizer.from_str(text)
             plain = json.loads(text)

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
 
 from firewall.guards.encoder.plan import Plan
 from firewall.guards.encoder.windows import spaced
+from firewall.guards.encoder.wordpiece import Encoding, WordPiece
 
 CLS, SEP = 101, 102
 MAX_TOKENS, RULE_TOKENS, CONTEXT_TOKENS = 160, 64, 56
@@ -51,7 +51,7 @@ class Engine:
         for file, digest in self.card.get("sha256", {}).items() if check else ():
             if hashlib.sha256((assets / file).read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{file} is not the file its card was made for")
-        self.tokenizer = Tokenizer.from_file(str(assets / "tokenizer.json"))
+        self.tokenizer = WordPiece.from_file(assets / "tokenizer.json")
         self.encoder, self.rules, self.head, self.evidence = (
             self._session(assets / f"{name}.onnx") for name in ("encoder", "rules", "head", "evidence"))
         self._codes: OrderedDict[str, NDArray[np.float32]] = OrderedDict()

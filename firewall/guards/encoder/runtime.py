@@ -32,7 +32,7 @@ from firewall.verdict import Finding, Span, Verdict
 
 ASSETS = Path(__file__).parent / "assets"
 PLANS = 64
-CODE = ("rules.py", "windows.py", "plan.py", "engine.py")
+CODE = ("rules.py", "windows.py", "plan.py", "engine.py", "wordpiece.py")
 
 
 class Piece(NamedTuple):
