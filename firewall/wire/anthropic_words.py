@@ -191,7 +191,11 @@ class Blocks:
             self.after = seen
         return out
 
-    def heard(self, channel: str, text: str) -> None:
+    @property
+    def state(self) -> Any:
+        return self.after
+
+    def heard(self, channel: str, text: str, number: int) -> None:
         if channel.endswith("/input"):
             for index, written in self._calling.items():
                 if channel == f"{self._path(index)}.input".replace(".", "/"):

@@ -156,7 +156,11 @@ class Candidates:
     def again(self) -> Candidates:
         return Candidates(self.asked)
 
-    def heard(self, channel: str, text: str) -> None:
+    @property
+    def state(self) -> Any:
+        return self.after
+
+    def heard(self, channel: str, text: str, number: int) -> None:
         return
 
     def finish(self) -> list[Leaf]:

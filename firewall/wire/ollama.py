@@ -115,7 +115,11 @@ class Lines:
     def again(self) -> Lines:
         return Lines(self.asked, self.chat)
 
-    def heard(self, channel: str, text: str) -> None:
+    @property
+    def state(self) -> Any:
+        return self.after
+
+    def heard(self, channel: str, text: str, number: int) -> None:
         return
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:

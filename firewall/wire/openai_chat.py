@@ -129,7 +129,7 @@ class Chat:
 
     @property
     def plain(self) -> bool:
-        return not self.choices.loose
+        return not (self.choices.loose or self.choices.told)
 
     @property
     def pending(self) -> bool:
@@ -139,7 +139,11 @@ class Chat:
     def opaque(self) -> list[str]:
         return self.choices.opaque
 
-    def heard(self, channel: str, text: str) -> None:
+    @property
+    def state(self) -> Any:
+        return self.after
+
+    def heard(self, channel: str, text: str, number: int) -> None:
         self.choices.heard(channel, text)
 
     def again(self) -> Chat:

@@ -78,6 +78,7 @@ class Choices:
         self.opaque: list[str] = []
         self.open: tuple[int, ...] = ()         # choices begun and not finished
         self.closed: tuple[int, ...] = ()
+        self.told = False                       # the last document said something new in a field that repeats itself
         self.loose = False                      # calls without an index: where words belong depends on what came
         self.calling: set[int] = set()          # choices with a tool call under way
         self._calls: dict[int, list[str]] = {}              # choice -> ids of its calls, in order
@@ -89,6 +90,7 @@ class Choices:
     def read(self, document: dict[str, Any]) -> list[Leaf]:
         """Raises FirewallError (upstream) where the shape makes judging impossible."""
         out: list[Leaf] = []
+        self.told = False
         for key, value in document.items():
             if key == "choices":
                 if type(value) is not list:
@@ -103,7 +105,10 @@ class Choices:
             found = self._other(document, key, value, PLACE, "")
             if not found and type(value) is str and len(self._passed) < 32 and key in INERT_TOP:
                 self._passed[key] = value
-            out += self._fresh(found) if key in SNAPSHOTS else found
+            if key in SNAPSHOTS:
+                found = self._fresh(found)
+                self.told = self.told or bool(found)
+            out += found
         return out
 
     def finish(self) -> list[Leaf]:

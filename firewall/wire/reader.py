@@ -3,17 +3,14 @@
 `Streamed` reads server-sent events, `Listed` NDJSON, `Whole` one document. Each hands documents to the dialect's
 `Speech`, which says where the words are and keeps what a client has seen open; the reader makes frames of it.
 
-The fast path of `Streamed`. The deltas of one channel differ in one string: same bytes before it, same bytes after.
-When a document was read in full and held exactly that one string and changed no state, its bytes are kept as a
-`Mould`: prefix, suffix, channel. A later event with that prefix and that suffix and, between them, the inside of one
-valid JSON string is the same document with another string in it: parsing that string tells all it says. Any change
-of state drops the moulds. Everything else is read in full.
+`Streamed` takes the short way of `mould.py` wherever an event differs from one already read in its words only; any
+change of the speech's state drops the moulds. Everything else is read in full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -21,6 +18,7 @@ from firewall.errors import FirewallError
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.frame import Frame, Piece
 from firewall.wire.leaves import Leaf
+from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
 from firewall.wire.speech import Speech
 from firewall.wire.sse import Events, event, large
@@ -29,17 +27,6 @@ from firewall.wire.wire import Reader, StreamLimits, truncated, unreadable, unre
 # Comments and fields that are nobody's words.
 SILENT = frozenset((b":", b": ping", b":ping", b": keep-alive", b":keep-alive", b": keepalive", b":keepalive",
                     b": heartbeat", b":heartbeat", b": OPENROUTER PROCESSING", b"event", b"id", b"retry"))
-
-
-class Mould(NamedTuple):
-    """Slices that differ in one string: `prefix`, the string, `suffix`; `pad` splits off random padding."""
-
-    prefix: bytes
-    suffix: bytes
-    bare: bytes             # the suffix without spaces, where it only closes; vendors pad with spaces
-    pad: tuple[bytes, bytes] | None
-    channel: str
-    pending: bool           # words of a tool call under way: the speech must hear them
 
 
 class _Read:
@@ -167,29 +154,15 @@ class Streamed(_Read):
         return out
 
     def _poured(self, raw: bytes, mould: Mould) -> Frame | None:
-        start = len(mould.prefix)
-        if mould.pad is not None:
-            head, foot = mould.pad
-            end = raw.find(head, start)
-            pad = raw[end + len(head):len(raw) - len(foot)]
-            if end < 0 or len(pad) > 512 or not pad.isalnum() or not raw.endswith(foot):
-                return None
-        elif raw.endswith(mould.suffix):
-            end = len(raw) - len(mould.suffix)
-        else:
-            end = raw.rfind(b'"')
-            if not mould.bare or raw[end:].replace(b" ", b"") != mould.bare:
-                return None
-        try:
-            text = orjson.loads(b'"' + raw[start:end] + b'"')       # strict: one string and nothing after it
-        except orjson.JSONDecodeError:
+        found = pour(raw, mould)
+        if found is None:
             return None
+        text, number = found
         speech = self.speech
-        if not text:
-            return Frame(raw, (), speech.after, mould.pending, False, False)
-        if mould.pending:
-            speech.heard(mould.channel, text)
-        return Frame(raw, (Piece(mould.channel, text),), speech.after, mould.pending, False, False)
+        if mould.pending or number >= 0:
+            speech.heard(mould.channel, text, number)
+        pieces = (Piece(mould.channel, text),) if text else ()
+        return Frame(raw, pieces, speech.after, mould.pending, False, False)
 
     def _full(self, raw: bytes) -> Frame:
         name, data, rest = event(raw)
@@ -202,9 +175,9 @@ class Streamed(_Read):
                 self._moulds.clear()
             else:
                 document = self._parse(data)
-                after, before = speech.after, (speech.pending, speech.last, speech.complete)
+                state, before = speech.state, (speech.pending, speech.last, speech.complete)
                 found = self._new(speech.read(document, False))
-                if speech.after is not after or (speech.pending, speech.last, speech.complete) != before:
+                if speech.state is not state or (speech.pending, speech.last, speech.complete) != before:
                     self._moulds.clear()
                 elif speech.plain and len(found) == 1 and not rest and (not name or name in speech.names):
                     self._learn(raw, data, found[0], document)
@@ -217,32 +190,10 @@ class Streamed(_Read):
         return self._frame(raw, found)
 
     def _learn(self, raw: bytes, data: bytes, leaf: Leaf, document: dict[str, Any]) -> None:
-        """Keeps the bytes around the one string, where that string can be found in them without doubt."""
-        if type(leaf.key) is not str or type(leaf.holder) is not dict or leaf.holder[leaf.key] != leaf.text:
-            return
-        key = b'"' + leaf.key.encode() + b'":'
-        needle = key + (b'"' if key + b'"' in data else b' "')
-        at, lead = raw.find(needle), raw.find(data)
-        if lead < 0 or at < lead or raw.count(key) != 1 or raw[lead:at].rstrip()[-1:] not in (b"{", b","):
-            return
-        start = end = at + len(needle)
-        while (end := raw.find(b'"', end)) > 0 and _escaped(raw, end):
-            end += 1
-        if orjson.loads(raw[start - 1:end + 1]) != leaf.text:
-            return
-        suffix, pad = raw[end:], None
-        padding = document.get("obfuscation")
-        if isinstance(padding, str) and padding.isascii() and padding.isalnum():
-            head, mark, foot = suffix.partition(b'"obfuscation":"' + padding.encode() + b'"')
-            if not mark:
-                return
-            pad = (head + b'"obfuscation":"', b'"' + foot)
-        bare = suffix.replace(b" ", b"")
-        if pad is not None or bare.strip(b'"}]\n'):
-            bare = b""
-        if len(self._moulds) >= 4:
-            self._moulds.pop()
-        self._moulds.insert(0, Mould(raw[:start], suffix, bare, pad, leaf.path, self.speech.pending))
+        mould = cast(raw, data, leaf, document, self.speech.pending)
+        if mould is not None:
+            self._moulds[3:] = []
+            self._moulds.insert(0, mould)
 
     def _data(self, raw: bytes) -> bytes | None:
         return event(raw).data
@@ -350,14 +301,6 @@ def reader(speech: Speech, content_type: bytes, limits: StreamLimits, *, lines: 
     if kind == b"application/json":
         return Whole(speech, limits)
     raise unreadable("the upstream's content type is not one this dialect answers with", "unreadable_content_type")
-
-
-def _escaped(raw: bytes, quote: int) -> bool:
-    """Whether a quote is escaped: an odd number of backslashes before it."""
-    start = quote
-    while raw[start - 1] == 92:
-        start -= 1
-    return bool((quote - start) % 2)
 
 
 def _words(rest: bytes) -> list[Leaf]:

@@ -126,7 +126,6 @@ class Output:
 
     done: bytes | None = b"[DONE]"
     names: frozenset[bytes] = frozenset(name.encode() for name in _DONE)
-    plain = False       # every event has its own sequence number
 
     def __init__(self, asked: Asked, copies: bool = False) -> None:
         self.asked, self.copies = asked, copies
@@ -137,19 +136,30 @@ class Output:
         self._said: dict[str, list[str]] = {}       # channel -> its words
         self._sent: frozenset[str] | None = None    # the request's words, once an echo came
         self._event = ""
+        self._state = Seen()                        # what a client has seen open, but for the number
+        self.plain = False
 
     @property
     def pending(self) -> bool:
         return bool(self._calls)
 
-    def heard(self, channel: str, text: str) -> None:
-        return
+    @property
+    def state(self) -> Any:
+        return self._state
+
+    def heard(self, channel: str, text: str, number: int) -> None:
+        if text:
+            self._said.setdefault(channel, []).append(text)
+        seen = self.after or Seen()
+        if number > seen.sequence:
+            self.after = Seen(seen.id, seen.model, seen.created, number, seen.ended)
 
     def finish(self) -> list[Leaf]:
         return [leaf for index in sorted(self._calls) for leaf in self._called(index)]
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
+        self.plain = False
         if whole and "type" not in document:
             self._event = "whole"
             self._response(document, out)
@@ -165,6 +175,7 @@ class Output:
             if document.get("logprobs"):
                 self._logprobs(document["logprobs"], document[spoken[0]], path, out)
             known = (spoken[0], "logprobs")
+            self.plain = self._event.endswith(".delta") and bool(document["delta"]) and not document.get("logprobs")
         elif type(document.get("item")) is dict and self._event.startswith("response.output_item."):
             self._item(document["item"], _index(document, "output_index"), "item", out)
             known = ("item",)
@@ -209,6 +220,8 @@ class Output:
             self._calls.clear()
             seen = seen._replace(ended=True)
         self.after = seen
+        if seen._replace(sequence=-1) != self._state:
+            self._state = seen._replace(sequence=-1)
 
     def _channel(self, document: dict[str, Any], place: str) -> str:
         return place.format(o=_index(document, "output_index"), c=_index(document, "content_index"),

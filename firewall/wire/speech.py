@@ -44,8 +44,12 @@ class Speech(Protocol):
     def finish(self) -> list[Leaf]:
         """The stream ended: words that only now are known."""
 
-    def heard(self, channel: str, text: str) -> None:
-        """Words of an open tool call that were read by a mould."""
+    @property
+    def state(self) -> Any:
+        """An object that is replaced whenever what is open changes: moulds live as long as it does."""
+
+    def heard(self, channel: str, text: str, number: int) -> None:
+        """Words that were read by a mould: of an open call, or with a sequence number (else -1)."""
 
     def again(self) -> Speech:
         """A new one for the same request, that has heard nothing."""

@@ -1,0 +1,129 @@
+"""Moulds: whatever follows an event, the short way says what the full way says, or does not apply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.errors import FirewallError
+from firewall.wire.leaves import Leaf
+from firewall.wire.mould import cast, pour
+from tests.wire.streams import events, listen, shape
+
+WORDS = st.text(alphabet='ab"\\{}:,[] \n\u2028\u00e9\U0001f600', max_size=8)
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more}
+
+
+def claude(text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}, **more}
+
+
+def response(text: str, number: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "response.output_text.delta",
+        "sequence_number": number,
+        "output_index": 0,
+        "content_index": 0,
+        "delta": text,
+        "logprobs": [],
+        **more,
+    }
+
+
+def fragment(text: str, **more: Any) -> dict[str, Any]:
+    call = {"index": 0, "function": {"arguments": text}}
+    return {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}], **more}
+
+
+DIALECTS = {"openai-chat": chat, "anthropic-messages": claude, "openai-responses": response}
+
+
+def both(wire: str, *parts: bytes) -> None:
+    """The frames, or the fault, of a stream read with moulds and without."""
+    results = []
+    for moulds in (True, False):
+        reader = listen(wire)
+        if not moulds:
+            reader._learn = lambda *_: None  # type: ignore[attr-defined]
+        out: list[Any] = []
+        try:
+            for part in parts:
+                out += shape(reader.feed(part))
+        except FirewallError as error:
+            out.append(error.code)
+        results.append(out)
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("wire", DIALECTS)
+@given(st.lists(WORDS, min_size=2, max_size=5), st.sampled_from(["", "aB9", "x" * 600, "a b"]), st.booleans())
+def test_any_words(wire: str, texts: list[str], padding: str, escaped: bool) -> None:
+    more = {"obfuscation": padding} if padding else {}
+    make: Any = DIALECTS[wire]
+    parts = [events(make("first", **({"obfuscation": "zz"} if padding else {})))]
+    for i, text in enumerate(texts):
+        part = events(make(text, **({"number": i + 2} if wire == "openai-responses" else {}), **more))
+        if escaped:  # the same document, spelt with escapes
+            part = part.decode().encode("ascii", "backslashreplace").replace(b"\\U0001f600", b"\\ud83d\\ude00")
+            part = part.replace(b"\\xe9", b"\\u00e9")
+        parts.append(part)
+    both(wire, *parts)
+
+
+@given(st.lists(WORDS, min_size=2, max_size=6))
+def test_arguments_of_a_call(texts: list[str]) -> None:
+    end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    both("openai-chat", *[events(fragment(text)) for text in texts], events(end))
+
+
+@given(st.binary(max_size=12), st.integers(0, 400), st.integers(0, 12))
+def test_any_damage(junk: bytes, at: int, gone: int) -> None:
+    """Bytes cut out and put in anywhere: the same frames, or the same fault."""
+    for make, wire in ((chat, "openai-chat"), (claude, "anthropic-messages"), (response, "openai-responses")):
+        good = events(make("first"))
+        bad = events(make("zebra"))
+        at = min(at, len(bad))
+        both(wire, good, good, bad[:at] + junk + bad[at + gone :], good)
+
+
+@pytest.mark.parametrize(
+    "tail", [b'"}}]}', b'","x":"y"}}]}', b'"},"delta":{"content":"zebra"}}]}', b'" }', b'\\"}}]}', b""]
+)
+def test_a_string_cannot_end_early(tail: bytes) -> None:
+    first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    both("openai-chat", first, first, b'data: {"choices":[{"index":0,"delta":{"content":"b' + tail + b'"}}]}\n\n')
+
+
+@pytest.mark.parametrize("number", [b"2", b"02", b"-2", b"2.5", b"2e3", b"", b'"2"', b"9" * 30, b'2,"x":1'])
+def test_a_number_is_digits(number: bytes) -> None:
+    first = events(response("a"))
+    both("openai-responses", first, first, first.replace(b'number":1', b'number":' + number))
+
+
+def test_padding_with_spaces_is_the_same_event() -> None:
+    first = events(claude("a"))
+    reader = listen("anthropic-messages")
+    reader.feed(
+        events({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}) + first
+    )
+    (mould,) = reader._moulds  # type: ignore[attr-defined]
+    assert pour(events(claude("b")).replace(b'"}}', b'"}     }   '), mould) == ("b", -1)
+    assert pour(events(claude("b")).replace(b'"}}', b'"}} }'), mould) is None
+
+
+def test_no_mould_without_certainty() -> None:
+    for document in ({"a": {"text": "x"}, "b": {"text": "y"}}, {"text": "x", "n": ['"text":']}):
+        leaf = Leaf("c", "x", document.get("a", document), "text")
+        raw = b"data: " + orjson.dumps(document) + b"\n\n"
+        if raw.count(b'"text":') > 1:
+            assert cast(raw, orjson.dumps(document), leaf, document, False) is None
+    holder = {"text": "x"}
+    assert cast(b"data: {}\n\n", b"{}", Leaf("c", "x", holder, "text"), holder, False) is None
+    assert cast(b"data: {}\n\n", b"{}", Leaf("c", "x"), {}, False) is None
