@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,7 @@ def tokenizer(recipe: Recipe, examples: Sequence[Example]) -> Any:
     return words.make(texts, recipe.model.vocab, folder)
 
 
-def _rng(e: Example) -> Any:
-    import random
-
+def _rng(e: Example) -> random.Random:
     return random.Random(e.id)
 
 
@@ -179,6 +178,7 @@ def evaluate(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {"folder": str(folder), "depth": recipe.eval.depth}
     for name, rows in sets.items():
         rows, left = prepare.fitting(rows, tok, recipe.grpo.longest_prompt)
+        random.Random(recipe.seed).shuffle(rows)        # readers give one class after the other
         rows = rows[:recipe.eval.limit or None]
         if rows:
             result[Path(name).name] = measure.table(rows, judge) | {"left_out": sum(left.values())}
