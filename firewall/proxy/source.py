@@ -1,11 +1,13 @@
 """The active policies: hot reload, last good set kept.
 
 A set is swapped by one assignment: an exchange keeps the set it was admitted with. A broken edit changes nothing but
-`stale`, which /readyz and a metric show.
+`stale`, which /readyz and a metric show. A file that was touched a moment ago may still be half written, and half a
+policy can be a policy: it is read when it has rested.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import structlog
 
 from firewall.errors import Mistakes
 from firewall.policy import PolicySet, load
+
+REST = 100_000_000      # nanoseconds without a write after which a file counts as written
 
 
 class Source:
@@ -37,6 +41,9 @@ class Source:
         """Reads again when a file changed. True when a new set took effect."""
         seen = self._look()
         if seen == self._seen and not force:
+            return False
+        now = time.time_ns()
+        if not force and any(0 <= now - touched < REST for _, touched, _ in seen):
             return False
         self._seen = seen
         try:

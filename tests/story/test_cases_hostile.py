@@ -57,7 +57,8 @@ async def test_m03_m07_nothing_of_a_request_chooses_a_host_a_tenant_or_a_trace(s
         "X-Upstream": "http://127.0.0.1:1", "X-Portkey-Custom-Host": "http://127.0.0.1:1", "X-Forwarded-Host": "evil",
         "Forwarded": "host=evil;for=6.6.6.6", "X-Forwarded-For": "6.6.6.6", "X-Real-IP": "6.6.6.6",
         "X-Tenant-Id": "evil", "Traceparent": "evil", "X-Request-Id": "evil", "X-Original-URL": "/evil",
-        "X-Rewrite-URL": "/evil", "X-HTTP-Method-Override": "GET", "Range": "bytes=0-1", "Accept-Encoding": "br"}.items())
+        "X-Rewrite-URL": "/evil", "X-HTTP-Method-Override": "GET", "Range": "bytes=0-1",
+        "Accept-Encoding": "br"}.items())
     async with story([whole(chat("x"))]) as s:
         plain, odd = await raw(s, post(asks())), await raw(s, post(asks(), extra=extra))
         assert status(plain) == status(odd) == 200 and "evil" not in odd.decode()
@@ -83,7 +84,8 @@ async def test_m05_keys_of_clients_are_for_the_firewall_alone(story, monkeypatch
     """client-keys: without one 401 before the body is read; with one it stays here, though no upstream key is set."""
     monkeypatch.setenv("TEAM_KEY", "team-key-4711")
     async with story([whole(chat("x"))], server={"client_keys": ("TEAM_KEY",)}) as s:
-        for extra in ("", "Authorization: Bearer team-key-471\r\n", "X-Api-Key: team-key-47111\r\n", "Authorization: \r\n"):
+        for extra in ("", "Authorization: Bearer team-key-471\r\n", "X-Api-Key: team-key-47111\r\n",
+                      "Authorization: \r\n"):
             got = await raw(s, post(asks(), extra=extra))
             assert status(got) == 401 and b"team-key" not in got and untouched(s)
         got = await raw(s, post(asks(), extra="Authorization: Bearer team-key-4711\r\n"))
@@ -145,11 +147,11 @@ async def test_n01_each_ending_has_exactly_one_record(story, canary):
     held = asyncio.Event()
     async with story([whole(chat("x"))], [whole(chat(f"say {canary}"))], [whole(b"{", 200)], [whole(chat("x"), 500)],
                      [HEAD, *map(chunk, chat_events("a")[:2]), held, CLOSE]) as s:
-        async with clean():
+        async with clean(s):
             assert status(await raw(s, post(asks()))) == 200                                # passed
             assert b"content_filter" in await raw(s, post(asks()))                          # blocked on output
             assert status(await raw(s, post(asks()))) == 502                                # unreadable upstream
-            assert status(await raw(s, post(asks()))) == 500                                # upstream's own error, judged
+            assert status(await raw(s, post(asks()))) == 500                                # its own error, judged
             assert status(await raw(s, post(asks(canary)))) == 400                          # blocked on input
             assert status(await raw(s, post(b"{"))) == 400                                  # malformed JSON
             assert status(await raw(s, b"GARBAGE\r\n\r\n")) == 400                          # malformed HTTP
@@ -181,7 +183,7 @@ async def test_n01_each_ending_has_exactly_one_record(story, canary):
 async def test_n01_a_client_that_leaves_at_once(story, after):
     """Whatever moment a client picks, also before its task began: one record per whole request, none lost."""
     guard = ScriptedGuard(delay=0.02)
-    async with story([HEAD, *map(chunk, chat_events(*"abcdef")), 0.05, END], guard=guard) as s, clean():
+    async with story([HEAD, *map(chunk, chat_events(*"abcdef")), 0.05, END], guard=guard) as s, clean(s):
         for _ in range(10):
             _, writer = await asyncio.open_connection("127.0.0.1", s.firewall.server.port)
             writer.write(post(STREAM))
@@ -196,7 +198,7 @@ async def test_n01_a_client_that_leaves_at_once(story, after):
 async def test_n01_pipelined_and_then_gone(story, canary):
     """Five requests in one write, the client leaves in the middle of the second answer: no answer without a record."""
     go = asyncio.Event()
-    async with story([whole(chat("one"))], [HEAD, *map(chunk, chat_events("two")[:2]), go, CLOSE]) as s, clean():
+    async with story([whole(chat("one"))], [HEAD, *map(chunk, chat_events("two")[:2]), go, CLOSE]) as s, clean(s):
         reader, writer = await asyncio.open_connection("127.0.0.1", s.firewall.server.port)
         writer.write(b"".join(post(body, close=False) for body in (asks(), STREAM, asks(canary), asks(), asks())))
         await reader.readuntil(b'"two"')
@@ -245,7 +247,8 @@ async def test_n05_n07_n19_no_content_and_no_key_anywhere(story, canary, tmp_pat
     secrets = {name: f"{name}{canary}" for name in (
         "bearer", "xapi", "api", "goog", "query", "cookie", "proxy", "sig", "token", "body", "azure", "basic", "prompt",
         "answer", "upstream")}
-    extra = (f"Authorization: Bearer {secrets['bearer']}\r\nX-Api-Key: {secrets['xapi']}\r\nApi-Key: {secrets['api']}\r\n"
+    extra = (f"Authorization: Bearer {secrets['bearer']}\r\nX-Api-Key: {secrets['xapi']}\r\n"
+             f"Api-Key: {secrets['api']}\r\n"
              f"X-Goog-Api-Key: {secrets['goog']}\r\nCookie: s={secrets['cookie']}\r\n"
              f"Proxy-Authorization: Basic {base64.b64encode(secrets['proxy'].encode()).decode()}\r\n"
              f"X-Amz-Security-Token: {secrets['token']}\r\n"
@@ -268,7 +271,8 @@ async def test_n05_n07_n19_no_content_and_no_key_anywhere(story, canary, tmp_pat
         assert len(s.records()) == len(answers)
 
 
-@pytest.mark.parametrize("name", ["m\n{\"event\":\"exchange\"}", "\x1b[31mred", "a\u2028b\u2029c", "m" * 200, "x y", "", "\u0000"])
+@pytest.mark.parametrize("name", ["m\n{\"event\":\"exchange\"}", "\x1b[31mred", "a\u2028b\u2029c", "m" * 200, "x y", "",
+                                  "\u0000"])
 async def test_n11_a_model_name_cannot_write_into_the_record(story, name):
     async with story([whole(chat("x"))]) as s:
         got = await raw(s, post(asks() | {"model": name}, extra="User-Agent: a\tb\r\n"))
@@ -296,7 +300,7 @@ async def test_n24_everything_adds_up(story, canary):
     def counted() -> float:
         return sum(float(line.rsplit(b" ", 1)[1]) for line in metrics.page().splitlines()
                    if line.startswith(b"firewall_exchanges_total{"))
-    async with story([whole(chat("x"))]) as s, clean():
+    async with story([whole(chat("x"))]) as s, clean(s):
         before = counted()
         async with Line(s) as line:
             for i in range(60):
@@ -331,7 +335,8 @@ async def test_o04_two_clients_are_two_tenants_and_neither_name_says_its_key(sto
         assert len({case.boundary for case in s.guard.seen}) == 3       # I01: fences differ in each exchange
 
 
-@pytest.mark.parametrize("path", [CHAT, MESSAGES, "/v1/responses", "/api/chat", "/v1beta/models/m:generateContent", "/x"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, "/v1/responses", "/api/chat",
+                                  "/v1beta/models/m:generateContent", "/x"])
 async def test_errors_speak_the_clients_dialect(story, path):
     """C24: the envelope of the path's API for a body that is none, and never a word of it."""
     async with story([whole(chat("x"))]) as s:

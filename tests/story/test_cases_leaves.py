@@ -82,7 +82,7 @@ def injected(stream: Stream, number: int, canary: str, whole_leaf: bool) -> byte
 @needs_shared
 @pytest.mark.parametrize("release", ["rolling", "whole"])
 async def test_f31_every_leaf_of_recorded_answers(story, canary, release, runs: int = 240):
-    """F01 to F31: a random leaf of a random recording; nothing of the canary reaches the client, and it ends legally."""
+    """F01 to F31: a random leaf of a random recording; nothing of the canary reaches the client."""
     pick = random.Random(7 if release == "whole" else 11)
     chosen = [s for s in STREAMS if len(s.events) < 150]
     async with story([]) as s, Line(s) as line:
@@ -144,7 +144,8 @@ async def test_f09_f22_logprobs_and_escapes(story, canary):
     half = len(canary) // 2
     spelled = "".join(f"\\u{ord(c):04x}" for c in canary)
     cut = 6 * half + 2                  # inside \uXXXX
-    tool = [event("content_block_start", index=0, content_block={"type": "tool_use", "id": "t", "name": "f", "input": {}}),
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    tool = [event("content_block_start", index=0, content_block=block),
             *(event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": p})
               for p in ('{"a":"', spelled[:cut], spelled[cut:], '"}')), event("content_block_stop", index=0)]
     row = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [
@@ -196,7 +197,8 @@ async def test_d27_images_pass_as_opaque_and_the_record_says_so(story):
     """D27, N17: the proxy fetches nothing; what nobody inspected is counted."""
     from tests.story.upstream import chat
     body = {"model": "m", "messages": [{"role": "user", "content": [
-        {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]}
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]}
     async with story([whole(chat("x"))]) as s, Line(s) as line:
         assert (await line.ask(body))[0] == 200 and s.record()["opaque"] == 1
 

@@ -49,7 +49,8 @@ def text_of(answer: bytes) -> str:
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 async def test_e01_e03_e05_any_line_end_any_segment(story, end, size):
     """Byte for byte the same, with comments, lone fields and a byte order mark of silence between."""
-    data = b"".join([b": ping\n\n", chat_events("a")[0], b"id: 7\nretry: 10\n\n", *chat_events("ünï ", "\u2028code")[1:]])
+    events = chat_events("ünï ", "\u2028code")
+    data = b"".join([b": ping\n\n", events[0], b"id: 7\nretry: 10\n\n", *events[1:]])
     data = data.replace(b"\n", end)
     parts = [data[i:i + size] for i in range(0, len(data), size)]
     async with story([HEAD, *map(chunk, parts), END]) as s:
@@ -75,7 +76,8 @@ CUTS = {
     "length cut": [b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9999\r\n\r\n",
                    *chat_events("said ")[:2], CLOSE],
     "framing whole, no end": [HEAD, *map(chunk, chat_events("said ")[:2]), END],
-    "framing whole, half an event": [HEAD, *map(chunk, chat_events("said ")[:2]), chunk(delta(content="held")[:40]), END],
+    "framing whole, half an event": [
+        HEAD, *map(chunk, chat_events("said ")[:2]), chunk(delta(content="held")[:40]), END],
 }
 
 
@@ -107,14 +109,16 @@ async def test_e10_anthropic_cut_short(story, keep):
 async def test_e12_an_event_without_end(story):
     """A line of one MiB and more: aborted, and what is held meanwhile stays bounded."""
     piece = b"x" * 65_536
-    async with story([HEAD, chunk(chat_events("a")[0]), chunk(b"data: {\"a\":\""), *[chunk(piece)] * 64, 5.0, CLOSE]) as s:
+    script = [HEAD, chunk(chat_events("a")[0]), chunk(b"data: {\"a\":\""), *[chunk(piece)] * 64, 5.0, CLOSE]
+    async with story(script) as s:
         got = await raw(s, post(STREAM))
         assert len(got) < 4096 and s.upstream.seen[0].closed_at
         [row] = audited(s, "failed")
         assert row["fault"] == "upstream" and row["code"] != "upstream_timeout"
 
 
-@pytest.mark.parametrize("bad", [b"data: {\"choices\": [\n\n", b"data: nonsense\n\n", b"data: [1]\n\n", b"data: {} {}\n\n",
+@pytest.mark.parametrize("bad", [b"data: {\"choices\": [\n\n", b"data: nonsense\n\n", b"data: [1]\n\n",
+                                 b"data: {} {}\n\n",
                                  b"data: {\"a\":NaN}\n\n", b"data: {\"a\":1,\"a\":2}\n\n", b"data: \xff\xfe\n\n",
                                  b"data: {\"a\":\"\\ud800\"}\n\n", b"data: " + b"[" * 70 + b"]" * 70 + b"\n\n"])
 async def test_e14_an_unreadable_event_is_neither_skipped_nor_piped(story, bad):
@@ -152,8 +156,8 @@ async def test_e16_errors_inside_a_stream(story, canary):
 
 async def test_e20_azure_first_and_usage_last(story):
     """Empty `choices` with prompt filter results, and the usage chunk, come through unchanged."""
-    first = b'data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,' \
-            b'"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}\n\n'
+    first = b'data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{' \
+            b'"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}\n\n'
     usage = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":' \
             b'{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
     events = [first, *chat_events("hi")[:-1], usage, DONE]
@@ -172,7 +176,8 @@ async def test_e27_tool_deltas_with_odd_indexes(story, canary):
             tool(1, function={"arguments": '{"x":'}), tool(1, function={"arguments": "1}"}), delta("tool_calls"), DONE]
     bad = [*good[:3], tool(2, id="b", type="function", function={"name": "g", "arguments": '{"y":"' + canary[:6]}),
            tool(2, function={"arguments": canary[6:] + '"}'}), delta("tool_calls"), DONE]
-    async with story(stream([delta(role="assistant", content=None), *good]), stream([delta(role="assistant"), *bad])) as s:
+    first = delta(role="assistant", content=None)
+    async with story(stream([first, *good]), stream([first, *bad])) as s:
         calls = ""
         async for part in await s.openai().chat.completions.create(**STREAM):
             for call in (part.choices[0].delta.tool_calls or ()) if part.choices else ():
@@ -295,7 +300,7 @@ async def test_g22_monitoring_changes_no_byte(story, canary, action):
 
 @pytest.mark.parametrize("mode", ["dead", "hang", "crash", "lie"])
 async def test_watch_survives_its_guard_and_says_what_it_did_not_see(story, mode):
-    """A monitoring firewall never stops traffic, never hangs on its guard, and never says allow for what went unseen."""
+    """A monitoring firewall never stops traffic, never hangs on its guard, never says allow for the unseen."""
     go = asyncio.Event()
     events = chat_events("a", "b", "c")
     async with story([HEAD, *map(chunk, events[:2]), go, *map(chunk, events[2:]), END],

@@ -1,0 +1,47 @@
+"""Routes: exact, raw, and the upstream's path is ours."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.proxy import routes
+
+PATHS = [*routes.TABLE, "/v1beta/models/gemini-2.0:generateContent", "/v1/models/g:streamGenerateContent"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_only_post_and_only_the_exact_path(path: str) -> None:
+    assert routes.match("POST", path, b"") is not None
+    for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post", "PATCH"):
+        assert routes.match(method, path, b"") is None
+    for odd in (path + "/", "/" + path, path + "%20", path.upper(), path.replace("/", "//", 2), path + ";x",
+                path + "\0",
+                path.replace("/", "/./", 1), path.replace("/", "/x/../", 1), path[1:], "http://h" + path, path + "#x"):
+        assert routes.match("POST", odd, b"") is None, odd
+
+
+@given(st.text(max_size=30))
+def test_a_models_name_is_a_name(name: str) -> None:
+    matched = routes.match("POST", f"/v1beta/models/{name}:generateContent", b"")
+    if matched is not None:
+        assert name and routes.SAFE.issuperset(name) and b"/" not in matched.target.removeprefix(b"/v1beta/models/")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["alt", "key", "beta", "api_base", "$alt", "ALT"]), st.text(max_size=8))))
+def test_unknown_query_parameters_are_dropped(pairs: list[tuple[str, str]]) -> None:
+    query = "&".join(f"{k}={v}" for k, v in pairs).encode()
+    for path, allowed in ((PATHS[-1], {b"alt"}), ("/v1/messages", {b"beta"}), ("/v1/chat/completions", set())):
+        matched = routes.match("POST", path, query)
+        assert matched is not None
+        _, _, rest = matched.target.partition(b"?")
+        assert {part.partition(b"=")[0] for part in rest.split(b"&") if part} <= allowed
+        assert set(matched.target) <= set(b"?&=:/" + "".join(routes.SAFE).encode())
+
+
+def test_every_route_names_a_dialect_and_errors_have_one_too() -> None:
+    assert len({r.name for r in routes.TABLE.values()}) == len(routes.TABLE)
+    assert {r.family for r in routes.TABLE.values()} == {"openai", "anthropic", "ollama"}
+    assert routes.dialect("/nowhere").name == "openai-chat" and routes.dialect("/v1/messages/x").name == \
+        "anthropic-messages" and routes.dialect("/v1beta/models/x").name == "gemini"

@@ -1,0 +1,91 @@
+"""The active policies: whatever happens in the folder, the last good set stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from firewall.errors import Mistakes
+from firewall.proxy import source as module
+from firewall.proxy.source import Source
+
+GOOD = "---\nid: a\n---\n## Violates\n- `a/1` A rule.\n"
+
+
+@pytest.fixture(autouse=True)
+def rested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST", 0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.md").write_text(GOOD)
+    return Source(tmp_path / "p")
+
+
+def test_an_edit_takes_effect_and_a_held_set_stays(source: Source) -> None:
+    held = source.current
+    (source.folder / "a.md").write_text(GOOD + "- `a/2` Another.\n")
+    assert source.refresh() and source.current.digest != held.digest and len(list(held)) == 1
+    assert not source.refresh()
+
+
+@pytest.mark.parametrize("harm", [
+    lambda f: (f / "a.md").write_text("---\naction: blok\n---\n- r\n"),
+    lambda f: (f / "a.md").write_bytes(b"\xff\xfe\0"),
+    lambda f: (f / "a.md").write_text(GOOD[:14]),
+    lambda f: shutil.rmtree(f), lambda f: (f / "b.md").mkdir(),
+    lambda f: os.symlink("nowhere", f / "c.md"), lambda f: (f / "b.md").write_text(GOOD),
+    lambda f: (f / "a.md").unlink()], ids=["value", "bytes", "half", "gone", "folder", "dangling", "twice",
+                                                           "empty"])
+def test_j02_any_harm_keeps_the_last_good_set(source: Source, harm) -> None:
+    """A crash of the reader would silence the watch for ever: mistakes are the only thing it may meet."""
+    before = source.current
+    harm(source.folder)
+    try:
+        source.refresh()
+    except OSError:         # `serve` logs it and looks again
+        pass
+    assert source.current.digest == before.digest
+    shutil.rmtree(source.folder, ignore_errors=True)
+    source.folder.mkdir()
+    (source.folder / "a.md").write_text(GOOD)
+    source.refresh(force=True)
+    assert not source.stale and source.current.digest == before.digest
+
+
+def test_j02_a_file_that_is_being_written_is_left_alone(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a policy can be a policy (a rule cut in its middle): it is read when nobody wrote for a moment."""
+    monkeypatch.setattr(module, "REST", 50_000_000)
+    before = source.current.digest
+    path = source.folder / "a.md"
+    for end in range(30, len(GOOD) + 1, 4):
+        path.write_text(GOOD[:end])
+        assert not source.refresh() and source.current.digest == before and not source.stale
+    path.write_text(GOOD + "- `a/2` Another.\n")
+    time.sleep(0.06)
+    assert source.refresh() and source.current.digest != before
+
+
+def test_a_guard_that_cannot_work_with_a_set_keeps_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(GOOD)
+    refuse: list[str] = []
+
+    def check(_: object) -> None:
+        if refuse:
+            raise Mistakes(refuse)
+    source = Source(tmp_path, check=check)
+    refuse.append("unknown detector")
+    (tmp_path / "a.md").write_text(GOOD + "- `a/2` Another.\n")
+    assert not source.refresh() and source.stale == ("unknown detector",) and source.reloads == {"ok": 0, "failed": 1}
+
+
+def test_j01_a_broken_folder_at_the_start_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("---\naction: blok\n---\n- r\n")
+    with pytest.raises(Mistakes, match="a.md:2"):
+        Source(tmp_path)
