@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,8 +71,11 @@ def test_a_whole_small_run(tmp_path):
     pytest.importorskip("deepspeed")
     small = [x for s in (f"out={tmp_path}", "model.shape=nano", "sft.epochs=1", "grpo.steps=2", "eval.limit=6",
                          "engine.save_every=1") for x in ("--set", s)]
+    # what an earlier test of this process set for its own single-process group is not a launcher's
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR",
+                                                           "MASTER_PORT")}
     for command in ("data", "sft", "grpo", "eval", "export"):
-        done = subprocess.run([sys.executable, "-m", "trainer", command, TINY, "--quiet", *small], cwd=ROOT,
+        done = subprocess.run([sys.executable, "-m", "trainer", command, TINY, "--quiet", *small], cwd=ROOT, env=env,
                               capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, (command, done.stderr[-1500:])
     papers = json.loads((tmp_path / "model" / "firewall.json").read_text())

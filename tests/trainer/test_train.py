@@ -149,8 +149,8 @@ def test_killed_and_resumed_takes_the_same_steps(cold, tok, tmp_path):
     """kill -9 in the middle, the same command again: the metrics are those of a run that was never stopped."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     tok.save_pretrained(tmp_path / "tok")
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    env.pop("RANK", None)
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR",
+                                                           "MASTER_PORT")} | {"OMP_NUM_THREADS": "1"}
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         code = SCRIPT.format(root=str(ROOT), out=str(out), tok=str(tmp_path / "tok"), cold=str(cold))
