@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import signal
@@ -75,6 +76,33 @@ def running(*args: object, **more: object) -> Iterator[Process]:
 
 async def send(port: int, data: bytes, timeout: float = 30) -> bytes:
     return await raw(None, data, timeout, port)
+
+
+# C. bodies, as they travel
+
+async def test_c01_c12_what_travels_is_what_was_judged(story, canary):
+    """A gzip body is decoded, judged and sent decoded: no second parser gets to decode it differently."""
+    async with story([whole(chat("x"))]) as s, Line(s) as line:
+        data = json.dumps(asks("good words")).encode()
+        code, _ = await line.ask(gzip.compress(data), extra="Content-Encoding: gzip\r\n")
+        assert code == 200 and s.upstream.seen[0].body == data
+        assert b"content-encoding" not in s.upstream.seen[0].head.lower()
+        for odd in (gzip.compress(data) + b"junk", gzip.compress(data)[:-4], gzip.compress(data) * 2, data):
+            code, answer = await line.ask(odd, extra="Content-Encoding: gzip\r\n")
+            assert code == 400 and b"good words" not in answer
+        code, _ = await line.ask(gzip.compress(json.dumps(asks(canary)).encode()), extra="Content-Encoding: gzip\r\n")
+        assert code == 400 and len(s.upstream.seen) == 1
+        audited(s, "passed", *["refused"] * 4, "blocked")
+
+
+async def test_c05_a_bomb_at_a_request_refused_for_its_key(story, monkeypatch):
+    """401 before a byte of it is decoded."""
+    monkeypatch.setenv("TEAM_KEY", "team-key-4711")
+    bomb = gzip.compress(bytes(50_000_000), 9)
+    async with story([whole(chat("x"))], server={"client_keys": ("TEAM_KEY",)}) as s:
+        began = time.process_time()
+        assert status(await raw(s, post(bomb, extra="Content-Encoding: gzip\r\n"))) == 401
+        assert time.process_time() - began < 0.5
 
 
 # K. exhaustion
