@@ -26,8 +26,9 @@ from firewall.policy import PolicySet
 from firewall.proxy import headers
 from firewall.proxy.http1.client import Call
 from firewall.proxy.http1.server import Reply
+from firewall.proxy.redact import Redaction
 from firewall.transcript import Transcript
-from firewall.verdict import ALLOW, Decision, Span, Verdict, decide
+from firewall.verdict import ALLOW, Decision, Verdict, decide
 from firewall.wire.frame import Frame
 from firewall.wire.wire import Asked, Reader, StreamLimits, Wire
 
@@ -49,8 +50,8 @@ class Pace:
 class Relay:
     """Receives one upstream answer (it is the client half's `Sink`) and answers one client."""
 
-    __slots__ = ("asked", "call", "done", "ended", "exchange", "gate", "guard", "judged", "masked", "messages", "pace",
-                 "paused", "policies", "reader", "reply", "started", "status", "task", "timer", "transcript",
+    __slots__ = ("asked", "call", "done", "ended", "exchange", "gate", "guard", "judged", "messages", "pace",
+                 "paused", "policies", "reader", "redaction", "reply", "started", "status", "task", "timer", "transcript",
                  "upstream_headers", "wire", "words_at")
 
     def __init__(self, exchange: Exchange, wire: Wire, asked: Asked, guard: Guard, policies: PolicySet, reply: Reply,
@@ -68,7 +69,7 @@ class Relay:
         self.judged = 0             # characters a verdict vouched for; the gate's clearance may say more (fail open)
         self.status = 502
         self.upstream_headers: headers.Pairs = ()
-        self.masked: set[Span] = set()
+        self.redaction = Redaction(self.gate, self.transcript)
         self.words_at = exchange.began
         self.timer: asyncio.TimerHandle | None = None
         exchange.release = pace.release
@@ -191,7 +192,8 @@ class Relay:
             decision = decide((verdict,), self.policies)
             if gate.release == "watch" and decision.action != "allow":
                 decision = Decision("flag", decision.rules, decision.errors)
-            if decision.action == "redact" and not self.mask(decision, verdict, clear):
+            if decision.action == "redact" and (self.reader is None or not self.redaction.apply(
+                    decision.spans, verdict.unsure, self.reader)):
                 decision = Decision("block", decision.rules, decision.errors, (), decision.message)
             exchange.decided("output", decision)
             if decision.stops:
@@ -216,38 +218,6 @@ class Relay:
             self.turn()                         # what came meanwhile is a new question
         if self.ended and not self.gate.asking:
             self.finish("passed", self.status)
-        return True
-
-    def mask(self, decision: Decision, verdict: Verdict, clear: int) -> bool:
-        """Rewrites held frames so that each redacted span is one placeholder. False when a part has left already."""
-        held: list[Frame] = []
-        self.gate.rewrite(lambda frame: held.append(frame) or frame)       # type: ignore[func-returns-value]
-        behind: dict[str, int] = {}
-        for frame in held:
-            for channel, text in frame.pieces:
-                behind[channel] = behind.get(channel, 0) + len(text)
-        starts = {channel: self.transcript.size(channel) - size for channel, size in behind.items()}
-        unsure = dict(verdict.unsure)
-        spans = [s for s in decision.spans if s not in self.masked
-                 and s.start < unsure.get(s.channel, s.start + 1)]      # a match that may still grow is masked later
-        if any(s.start < starts.get(s.channel, self.transcript.size(s.channel)) for s in spans):
-            return False
-        if not spans:
-            return True
-        at = dict(starts)
-
-        def change(frame: Frame) -> Frame:
-            texts: list[str | None] = []
-            for channel, text in frame.pieces:
-                begin = at[channel]
-                at[channel] = begin + len(text)
-                texts.append(headers.masked(text, begin, [s for s in spans if s.channel == channel]))
-            if all(t is None for t in texts) or self.reader is None:
-                return frame
-            return frame._replace(raw=self.reader.rewrite(frame, texts))
-
-        self.gate.rewrite(change)
-        self.masked.update(spans)
         return True
 
     def send(self, frames: Sequence[Frame]) -> None:

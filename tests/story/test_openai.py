@@ -222,6 +222,16 @@ async def test_redaction_of_a_word_split_over_deltas(story, canary):
         assert got == "a [redacted] b"
 
 
+async def test_a_frame_rewritten_twice_keeps_both_masks(story, canary):
+    """The first frame is held for the beginning of a second word; when that comes, the first mask must stay."""
+    first = f"a {canary} b {canary[:5]}"
+    async with story(stream(chat_events(first, canary[5:] + " c"), 0.05), action="redact") as s:
+        got = ""
+        async for part in await ask(s.openai(), "x", stream=True):
+            got += part.choices[0].delta.content or ""
+        assert got == "a [redacted] b [redacted] c"
+
+
 async def test_watch_releases_first_and_says_flag(story, canary):
     async with story(stream(chat_events("bad ", canary)), stream={"release": "watch"}) as s:
         got = ""

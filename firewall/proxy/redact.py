@@ -1,0 +1,69 @@
+"""Redaction of a growing answer: each span becomes one placeholder in the frames that are still held.
+
+A frame may be rewritten more than once while it is held (a second secret is found when more text came), so every
+rewrite starts from the bytes as they came and applies all spans known so far. A match that may still grow is left to
+a later verdict; its words are held anyway. A span of which a part has left cannot be redacted: the caller blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from firewall.gate import Gate
+from firewall.proxy.headers import masked
+from firewall.transcript import Transcript
+from firewall.verdict import Span
+from firewall.wire.frame import Frame
+from firewall.wire.wire import Reader
+
+
+class Redaction:
+    """The spans of one answer that were redacted so far."""
+
+    __slots__ = ("gate", "spans", "transcript")
+
+    def __init__(self, gate: Gate, transcript: Transcript) -> None:
+        self.gate, self.transcript = gate, transcript
+        self.spans: set[Span] = set()
+
+    def apply(self, found: Iterable[Span], unsure: Iterable[tuple[str, int]], reader: Reader) -> bool:
+        """Rewrites held frames. False when a part of a span has left already.
+
+        Args:
+            found: all spans of the verdict, those of earlier verdicts included.
+            unsure: (channel, offset) from which the verdict does not vouch.
+        """
+        growing = dict(unsure)
+        fresh = {s for s in found if s not in self.spans and s.start < growing.get(s.channel, s.start + 1)}
+        if not fresh:
+            return True
+        at = self._starts()
+        if any(s.start < at.get(s.channel, self.transcript.size(s.channel)) for s in fresh):
+            return False
+        self.spans |= fresh
+
+        def change(frame: Frame) -> Frame:
+            texts: list[str | None] = []
+            for channel, text in frame.pieces:
+                begin = at[channel]
+                at[channel] = begin + len(text)
+                texts.append(masked(text, begin, [s for s in self.spans if s.channel == channel]))
+            if all(text is None for text in texts):
+                return frame
+            source = frame.source or frame.raw
+            return frame._replace(raw=reader.rewrite(frame._replace(raw=source), texts), source=source)
+
+        self.gate.rewrite(change)
+        return True
+
+    def _starts(self) -> dict[str, int]:
+        """Channel -> offset of its first character that is still held."""
+        held: dict[str, int] = {}
+
+        def count(frame: Frame) -> Frame:
+            for channel, text in frame.pieces:
+                held[channel] = held.get(channel, 0) + len(text)
+            return frame
+
+        self.gate.rewrite(count)
+        return {channel: self.transcript.size(channel) - size for channel, size in held.items()}
