@@ -97,7 +97,8 @@ class App:
         assert matched is not None      # `head` let it through
         route, wire = matched.route, matched.route.wire
         policies = house.policies
-        exchange = Exchange(route.name, (route.local or wire).name, self._tenant(request), policies.digest, house.guard.fingerprint)
+        exchange = Exchange(route.name, (route.local or wire).name, self._tenant(request), policies.digest,
+                            house.guard.fingerprint)
         exchange.bytes_in = len(request.body)
         metrics.IN_FLIGHT.inc()
         try:
@@ -157,7 +158,8 @@ class App:
             if decision.action == "error":
                 raise exchange.error or GuardDown()
             results.append((decision, verdicts))
-            exchange.decided("input", Decision("flag" if decision.rules else "allow", decision.rules))
+            exchange.decided("input", Decision("flag" if decision.rules else "allow", decision.rules,
+                                                decision.errors))
         self._answer(reply, exchange, 200, local.answer(results, case.policies, exchange.id, asked.model), "answered")
 
     def _admit(self, request: Request, matched: routes.Match, exchange: Exchange) -> Asked:
