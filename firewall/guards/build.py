@@ -33,7 +33,9 @@ def build(config: Config, policies: PolicySet) -> Guard:
         from firewall.guards.cascade import Cascade
         cheap = leaf(config, "embedded")
         guard = Cascade((cheap, guard), validated=frozenset(getattr(cheap, "validated", ())))
-    return Limits(AllOf(Patterns(), guard), deadline=g.deadline, patience=g.patience, slots=g.concurrency,
+    if g.kind != "scripted":        # that one measures what everything but guards costs
+        guard = AllOf(Patterns(), guard)
+    return Limits(guard, deadline=g.deadline, patience=g.patience, slots=g.concurrency,
                   queue=g.concurrency * g.queue, memory=g.memory)
 
 

@@ -7,6 +7,7 @@ one drains), SIGTERM drains all. A worker that dies is started again with back-o
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -32,7 +33,11 @@ def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None
     from firewall.proxy.serve import run
     configure_logging()
 
+    gc.set_threshold(20_000, 50, 50)        # what an exchange makes dies by reference counts
+
     def started(_: object) -> None:
+        gc.collect()
+        gc.freeze()
         if ready >= 0:
             os.write(ready, b"1")
 

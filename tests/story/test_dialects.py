@@ -7,7 +7,7 @@ import json
 import aiohttp
 import pytest
 
-from tests.story.upstream import HEAD, END, chunk, stream, whole
+from tests.story.upstream import END, HEAD, chunk, stream, whole
 
 
 def sse(*rows: dict) -> list[bytes]:
