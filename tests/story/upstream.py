@@ -68,7 +68,14 @@ class Upstream:
                 self.seen.append(seen)
                 number = min(len(self.seen), len(self.scripts)) - 1
                 gone = asyncio.create_task(reader.read(1))
-                for step in self.scripts[number]:
+                script = self.scripts[number]
+                for place, step in enumerate(script, 1):
+                    if place == len(script) and isinstance(step, bytes) and not gone.done():
+                        gone.cancel()       # the next request may follow at once: its first byte is not ours to eat
+                        await asyncio.wait([gone])
+                        writer.write(step)
+                        await writer.drain()
+                        break
                     if gone.done():
                         seen.closed_at = asyncio.get_running_loop().time()
                         return
