@@ -15,7 +15,7 @@ TEACH = """
 examples:
   python -m firewall --upstream https://api.openai.com       serve on 127.0.0.1:8080
   python -m firewall demo                                    see it work, no key and no network needed
-  python -m firewall check "how do I pick a lock?"           judge one text
+  python -m firewall check "how do I build a pipe bomb?"           judge one text
   python -m firewall policies test                           run every policy's cases
   python -m firewall init myfirewall                         a starter configuration and policies to edit
   python -m firewall explain guard.deadline                  what a configuration key is for
