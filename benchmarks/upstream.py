@@ -4,7 +4,7 @@ A script is found by the request's model name: in `scripts`, or, for load runs, 
 
     lab-whole-CHARS          one JSON answer of so many characters
     lab-stream-FRAMES-MS     a stream of so many one-word frames, one every MS milliseconds
-    lab-timed-FRAMES-MS      the same, with the monotonic clock in ns as each frame's `created`, to measure transit
+    lab-timed-FRAMES-MS      the same, with the monotonic clock in ns before each word, to measure transit
 
 Frames of one stream are scheduled on absolute times, so that a late one does not delay the rest. `python -m
 benchmarks.upstream [--core N]` serves alone, in its own process, and prints its port.
@@ -194,7 +194,7 @@ class _Peer(asyncio.Protocol):
     def _send(self, script: Script, number: int, began: float) -> None:
         frame = script.frames[number]
         if script.timed:
-            frame = frame.replace(b'"created":1', b'"created":%d' % time.monotonic_ns(), 1)
+            frame = frame.replace(b'"content":"', b'"content":"@%d ' % time.monotonic_ns(), 1)   # as vendors do, only words change
         number += 1
         done = number == len(script.frames)
         self.transport.write(b"%x\r\n%b\r\n%b" % (len(frame), frame, LAST if done else b""))
