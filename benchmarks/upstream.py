@@ -194,7 +194,7 @@ class _Peer(asyncio.Protocol):
     def _send(self, script: Script, number: int, began: float) -> None:
         frame = script.frames[number]
         if script.timed:
-            frame = frame.replace(b'"content":"', b'"content":"@%d ' % time.monotonic_ns(), 1)   # as vendors do, only words change
+            frame = frame.replace(b'"content":"', b'"content":"@%d ' % time.monotonic_ns(), 1)  # only words change
         number += 1
         done = number == len(script.frames)
         self.transport.write(b"%x\r\n%b\r\n%b" % (len(frame), frame, LAST if done else b""))
