@@ -5,7 +5,8 @@
     python -m benchmarks.guard_latency --gpu               a 7B shape with dummy weights on a GPU machine
 
 Every line says what it compares. `engine` is vLLM's own inference time (its /metrics), `raw` the same prompt posted
-ready-made over the same socket, `guard` the whole `judge`: template, tokeniser, HTTP, reading, verdict. On a machine
+ready-made over the same socket and the same short way (guards/fastlane.py), `front` the same through vLLM's OpenAI
+front, `guard` the whole `judge`: template, tokeniser, HTTP, reading, verdict. On a machine
 that is busy with other things only `our CPU` says anything: the processor time that this process spends. The naive loop
 is that of RSafe's public script: one generation a case, one after the other, nothing cached. Needs a checkout (the
 tiny model's maker lives with the tests).
@@ -30,6 +31,7 @@ import orjson
 
 from firewall.case import Case, Message, Said
 from firewall.guards.engine import Ask
+from firewall.guards.fastlane import PATH
 from firewall.guards.reasoner import Reasoner, Settings
 from firewall.guards.transformers_guard import TransformersGuard
 from firewall.guards.vllm import VllmGuard
@@ -37,6 +39,7 @@ from firewall.policy import PolicySet, parse
 from firewall.template import render
 
 WORDS = "the guard reads policies and the evidence then answers whether any rule is violated by the words on trial "
+FRONT = "/v1/completions"
 NEVER = {"snap": (1.0, -100.0), "reason": (1.0, -100.0)}      # scores near 0: one question, no citing
 GPU = """A GPU run needs: one CUDA device with 24 GiB, `pip install '.[gpu]'` (vLLM 0.26 or newer), and a checkout.
 It then is one command:  python -m benchmarks.guard_latency --gpu --json gpu.json
@@ -74,17 +77,17 @@ class Rig:
             await self.http.close()
         await self.guard.close()
 
-    def body(self, case: Case, salt: str) -> bytes:
+    def body(self, case: Case, salt: str, way: str = PATH) -> bytes:
         tokens = self.inner.tokens
         assert tokens is not None
         prompt = self.inner.prompt(render(case, "snap"))
         ask = Ask(prompt, 1, watch=(tokens.first("safe"), tokens.first("unsafe")), salt=salt)
-        return orjson.dumps(self.inner.engine.body(ask))        # type: ignore[attr-defined]
+        made = self.inner.engine.short(ask) if way == PATH else self.inner.engine.body(ask)    # type: ignore[attr-defined]
+        return orjson.dumps(made)
 
-    async def raw(self, body: bytes) -> None:
+    async def raw(self, body: bytes, way: str = PATH) -> None:
         assert self.http is not None
-        async with self.http.post("/v1/completions", data=body,
-                                  headers={"Content-Type": "application/json"}) as response:
+        async with self.http.post(way, data=body, headers={"Content-Type": "application/json"}) as response:
             said = await response.read()
             assert response.status == 200, said[:200]
 
@@ -131,7 +134,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 async def snap(rig: Rig, active: PolicySet, calls: int, fresh: int) -> dict[str, Any]:
     """One question at a time: everything cached but `fresh` characters and the tail."""
-    texts = [WORDS * 3 + f" {i:06d} " + (WORDS * 9)[:fresh] for i in range(2 * calls + 10)]
+    texts = [WORDS * 3 + f" {i:06d} " + (WORDS * 9)[:fresh] for i in range(3 * calls + 30)]
     await timed(5, lambda i: rig.guard.judge(question(active, texts[-1 - i], "b")))
     before = await rig.engine_seconds()
     verdicts: list[Any] = []
@@ -150,7 +153,9 @@ async def snap(rig: Rig, active: PolicySet, calls: int, fresh: int) -> dict[str,
         raw = await timed(calls, lambda i: rig.raw(bodies[i]))
         out["raw client's CPU ms a call"] = round((time.process_time() - spent) / calls * 1e3, 2)
         engine = (after[0] - before[0]) / max(1.0, after[1] - before[1]) * 1e3
-        out |= {"raw ms": summary(raw), "engine ms (mean)": round(engine, 2),
+        bodies = [rig.body(question(active, texts[-20 - i], "b"), rig.inner.salt(""), FRONT) for i in range(calls // 2)]
+        front = await timed(len(bodies), lambda i: rig.raw(bodies[i], FRONT))
+        out |= {"raw ms": summary(raw), "front ms": summary(front), "engine ms (mean)": round(engine, 2),
                 "guard over engine ms": round(statistics.fmean(guard) - engine, 2),
                 "guard over raw ms (p50)": round(statistics.median(guard) - statistics.median(raw), 2)}
     return out

@@ -4,7 +4,7 @@ The child listens on a Unix socket in a private folder (mode 0700) named after t
 holds the lock in that folder is its keeper; other workers only connect, and one of them becomes the keeper when the
 lock is free. A child that ends before it ever answered is a mistake of the configuration, told in one sentence; one
 that ends later is restarted, at first after a second, then after ever longer pauses. A child that lives but stops
-answering its health check is ended and restarted too.
+answering its health check is ended and restarted too. One-token questions have a short way into it (fastlane.py).
 
 Its words go nowhere: vLLM may quote requests when it fails. The last lines are kept in memory to recognise why it
 ended, and shown only for a child that never got a request. It inherits no environment variable that looks like a key.
@@ -21,6 +21,7 @@ import importlib.util
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -85,7 +86,7 @@ class Child:
                 "--served-model-name", "guard", "--uds", str(self.socket), "--enable-prefix-caching",
                 "--enable-prompt-tokens-details", "--scheduling-policy", "priority", "--max-num-queued-reqs", "1024",
                 "--generation-config", "vllm", "--disable-uvicorn-access-log", "--uvicorn-log-level", "warning",
-                *self.arguments]
+                "--middleware", "fastlane.FastLane", *self.arguments]
 
     def salt(self) -> bytes:
         """A random key that all workers of this engine share."""
@@ -176,7 +177,10 @@ class Child:
         self._born = time.monotonic()
         keep = {k: v for k, v in os.environ.items() if not SECRET.search(k)}
         environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"} | keep | {
-            "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+            "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING",
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self.folder), keep.get("PYTHONPATH"))))}
+        # a copy, alone in its folder: the engine's Python may be another one, without the firewall
+        shutil.copyfile(Path(__file__).with_name("fastlane.py"), self._private() / "fastlane.py")
         self.process = await asyncio.create_subprocess_exec(
             *self.command(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=_die_with_parent)

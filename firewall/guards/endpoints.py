@@ -6,7 +6,8 @@ idlest takes over. A server that refuses connections rests for a moment. Our own
 ids, so that no server-side chat template stands between them and the model; dialects use /v1/chat/completions.
 
 Against vLLM the extensions are used (`cache_salt`, `logprob_token_ids`, `structured_outputs`, `priority`); a plain
-OpenAI-compatible server gets the plain fields only (`extended=False`) and text where it takes no ids.
+OpenAI-compatible server gets the plain fields only (`extended=False`) and text where it takes no ids. Our own engine
+child has a short way for one-token questions (fastlane.py); a server that turns out not to have it is not asked again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import orjson
 from firewall.errors import GuardDown, Mistakes
 from firewall.guards.compose import DEPTHS
 from firewall.guards.engine import Ask, Reply
+from firewall.guards.fastlane import PATH
 
 SLACK = 4
 TOO_LONG = ("context length", "max_model_len", "maximum model length", "too long", "longer than",
             "max_tokens must be at least 1")        # vLLM's words when the prompt fills the context to the last token
 REST = 2.0              # seconds a server that refused is left alone
 LARGEST = 4 << 20       # bytes of an answer
+ABSENT = (404, 405, 501)        # statuses of a server without the short way
 
 
 @dataclass
@@ -64,15 +67,17 @@ class Endpoints:
         context: tokens; 0 asks the servers (`max_model_len`).
         deadline: seconds for one completion.
         extended: the servers are vLLM.
+        lane: they were started with fastlane.py.
     """
 
     def __init__(self, urls: Sequence[str], model: str = "", *, context: int = 0, deadline: float = 30.0,
-                 extended: bool = True, priority: bool = False, key: str = "") -> None:
+                 extended: bool = True, priority: bool = False, lane: bool = False, key: str = "") -> None:
         if not urls:
             raise Mistakes(["guard.kind: remote needs an address, e.g. remote:http://127.0.0.1:8000"])
         self.endpoints = [Endpoint(u) for u in urls]
         self.model, self.context, self.deadline, self.extended = model, context, deadline, extended
-        self.priority, self._key, self._problem = priority, key, "not connected yet"
+        self._timeout = aiohttp.ClientTimeout(total=deadline, sock_connect=2)
+        self.priority, self.lane, self._key, self._problem = priority, lane, key, "not connected yet"
 
     async def start(self) -> None:
         """Asks every server for its models. One that answers is enough; a model nobody serves is a mistake."""
@@ -89,7 +94,14 @@ class Endpoints:
         return self._problem and f"remote guard: {self._problem}"
 
     async def complete(self, ask: Ask) -> Reply:
-        return reply(await self._ask("v1/completions", ask.affinity, lambda: self.body(ask)))
+        if self.lane and ask.limit == 1 and ask.watch and isinstance(ask.prompt, list):
+            status, said = await self._ask(PATH[1:], ask.affinity, lambda: self.short(ask))
+            if status == 200:
+                return _snap(said)
+            if status not in ABSENT:
+                raise _refused(status, said)
+            self.lane = False
+        return reply(_good(await self._ask("v1/completions", ask.affinity, lambda: self.body(ask))))
 
     async def converse(self, messages: Sequence[tuple[str, str]], limit: int, extra: Mapping[str, Any],
                        affinity: str = "") -> Reply:
@@ -97,9 +109,9 @@ class Endpoints:
         def body() -> dict[str, Any]:
             return {"model": self.model, "messages": [{"role": r, "content": t} for r, t in messages],
                     "max_tokens": limit, "temperature": 0, "n": 1, "stream": False, **extra}
-        return reply(await self._ask("v1/chat/completions", affinity, body))
+        return reply(_good(await self._ask("v1/chat/completions", affinity, body)))
 
-    async def _ask(self, path: str, affinity: str, body: Callable[[], dict[str, Any]]) -> Any:
+    async def _ask(self, path: str, affinity: str, body: Callable[[], dict[str, Any]]) -> tuple[int, Any]:
         if self._problem:
             await self.start()
             if self._problem:
@@ -107,20 +119,15 @@ class Endpoints:
         endpoint = self.choose(affinity)
         endpoint.active += 1
         try:
-            status, said = await self._call(endpoint, "POST", path, body())
+            return await self._call(endpoint, "POST", path, body())
         finally:
             endpoint.active -= 1
-        if status != 200:
-            raise _refused(status, said)
-        return said
 
     async def warm(self, deadline: float) -> None:
         """One completion at every server, with time to spare: an engine's first answer compiles and allocates."""
         ask = Ask([1, 2, 3, 4], 1)
         for endpoint in self.endpoints:
-            status, said = await self._call(endpoint, "POST", "v1/completions", self.body(ask), deadline)
-            if status != 200:
-                raise _refused(status, said)
+            _good(await self._call(endpoint, "POST", "v1/completions", self.body(ask), deadline))
 
     def choose(self, affinity: str) -> Endpoint:
         now = time.monotonic()
@@ -149,6 +156,10 @@ class Endpoints:
                 out["priority"] = DEPTHS[ask.depth]
         return out
 
+    def short(self, ask: Ask) -> dict[str, Any]:
+        """A one-token question for the short way."""
+        return {"prompt": ask.prompt, "watch": list(ask.watch), "salt": ask.salt, "priority": DEPTHS[ask.depth]}
+
     async def _meet(self, endpoint: Endpoint) -> str:
         try:
             status, said = await self._call(endpoint, "GET", "v1/models", None)
@@ -173,7 +184,7 @@ class Endpoints:
         try:
             async with endpoint.open(self.deadline, self._key).request(
                     method, path, data=None if body is None else orjson.dumps(body), allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=deadline or self.deadline, sock_connect=2)) as response:
+                    timeout=self._timeout if deadline is None else aiohttp.ClientTimeout(total=deadline)) as response:
                 data = bytearray()
                 async for part in response.content.iter_any():
                     data += part
@@ -192,6 +203,22 @@ class Endpoints:
             if response.status == 200:
                 raise GuardDown("guard_bad_answer", f"{endpoint.url}: the answer is not JSON") from None
             return response.status, None
+
+
+def _good(answer: tuple[int, Any]) -> Any:
+    status, said = answer
+    if status != 200:
+        raise _refused(status, said)
+    return said
+
+
+def _snap(said: Any) -> Reply:
+    """The short way's answer, strictly read. Raises `GuardDown("guard_bad_answer")`."""
+    try:
+        first: dict[int | str, float] = {int(t): float(p) for t, p in said["first"].items()}
+        return Reply("", first, int(said["prompt"]), int(said["cached"]), 1, True)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise GuardDown("guard_bad_answer", "the engine's answer has not the form of a snap") from None
 
 
 def reply(said: Any) -> Reply:

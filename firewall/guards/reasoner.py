@@ -41,6 +41,8 @@ from firewall.verdict import BOX, CLOSE, OPEN, Depth, Finding, Unreadable, Verdi
 CITED = 8               # rules one box may name
 FAN = 8                 # questions of one judgement at the same time
 Scale = tuple[float, float]
+Rendered = tuple[Case | None, Depth, Rule | None, tuple[Segment, ...]]
+NOTHING: Rendered = (None, "snap", None, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Reasoner(Seat):
         self._safe = tokens.first("safe") if tokens else None
         self._unsafe = tokens.first("unsafe") if tokens else None
         self._salt_key = secrets.token_bytes(32)
+        self._last = NOTHING
 
     @property
     def depth(self) -> Depth:
@@ -85,8 +88,8 @@ class Reasoner(Seat):
             parts.setdefault(depth, []).append(policy)
         gate = asyncio.Semaphore(FAN)
         try:
-            verdicts = await _all(self._deep(case._replace(policies=PolicySet.of(policies)), depth, gate)
-                                  for depth, policies in parts.items())
+            verdicts = await _all(self._deep(case if len(parts) == 1 else case._replace(policies=PolicySet.of(policies)),
+                                             depth, gate) for depth, policies in parts.items())
         except Unreadable as e:
             raise GuardDown("guard_unreadable", f"guard {self.name}: {e}") from None
         if not verdicts:
@@ -114,13 +117,21 @@ class Reasoner(Seat):
     def _fits(self, case: Case, depth: Depth, rule: Rule | None = None) -> bool:
         if not self.engine.context:
             return True
-        segments = render(case, depth, rule)
+        segments = self._rendered(case, depth, rule)
         reserve = self._reserve(case, depth)
         if sum(len(s.text.encode("utf-8", "replace")) for s in segments) + reserve <= self.engine.context:
             return True                 # a token is a byte at least: no need to count them
         prompt = self.prompt(segments)
         have = len(prompt) if isinstance(prompt, list) else len(prompt.encode()) // 2       # text: a careful guess
         return have + reserve <= self.engine.context
+
+    def _rendered(self, case: Case, depth: Depth, rule: Rule | None) -> tuple[Segment, ...]:
+        """A case that fits is measured and asked in a row: its prompt is made once."""
+        case_, depth_, rule_, segments = self._last
+        if case_ is not case or depth_ != depth or rule_ is not rule:
+            segments = render(case, depth, rule)
+            self._last = (case, depth, rule, segments)
+        return segments
 
     def _reserve(self, case: Case, depth: Depth) -> int:
         """Tokens kept free for the answer: the thought, the box, the cited rules."""
@@ -134,7 +145,8 @@ class Reasoner(Seat):
         """One question, asked to its end. Raises `Unreadable`."""
         async with gate:
             began = time.perf_counter()
-            segments = [*render(case, depth, rule)]
+            segments = [*self._rendered(case, depth, rule)]
+            self._last = NOTHING
             thought, spent = "", 0
             if depth != "snap":
                 said = await self._complete(case, segments, depth, self.settings.think, stop=(CLOSE,))
@@ -195,7 +207,10 @@ def _cost(reply: Reply) -> int:
 
 async def _all(asks: Iterable[Coroutine[Any, Any, Verdict]]) -> list[Verdict]:
     """All answers; the first failure cancels the rest, and so does cancelling this."""
-    tasks = [asyncio.ensure_future(a) for a in asks]
+    several = list(asks)
+    if len(several) == 1:
+        return [await several[0]]
+    tasks = [asyncio.ensure_future(a) for a in several]
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:

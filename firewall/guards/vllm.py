@@ -47,8 +47,8 @@ class VllmGuard:
         if dialect == "ours":
             card = Card.of(model, accept_other_fingerprint)
             settings = Settings(depth, think, True, card.scale, card.name)      # type: ignore[arg-type]
-            self.inner = Reasoner(self.name, Endpoints([self.child.url], "guard", deadline=deadline, priority=True),
-                                  Tokens.of(model), settings)
+            there = Endpoints([self.child.url], "guard", deadline=deadline, priority=True, lane=True)
+            self.inner = Reasoner(self.name, there, Tokens.of(model), settings)
         else:
             if not model.is_dir():
                 raise Mistakes([f"guard.model: no folder {model}; give the folder of a checkpoint"])

@@ -34,6 +34,8 @@ async def answer(request):
         return web.json_response({"data": [{"id": "guard", "max_model_len": 2048}]})
     if request.path == "/die":
         os._exit(9)
+    if request.path.startswith("/firewall/"):
+        return web.Response(status=404)
     if request.method == "POST":
         return web.json_response({"choices": [{"text": "safe", "finish_reason": "length",
             "logprobs": {"top_logprobs": [{"safe": -0.1, "unsafe": -3.0}]}}], "usage": {"prompt_tokens": os.getpid()}})
