@@ -188,6 +188,8 @@ class Patterns:
             before = seen.get(channel)
             if before is not None and before.follows(text):
                 start, hits = word_start(text, before.held), set(before.hits)
+                while (inside := min((s for _, s, e, _ in hits if s < start < e), default=start)) < start:
+                    start = inside              # the rest of what was found would be found again, as something shorter
                 loose |= before.loose
             blank: list[str] = []
             wild: set[str] = set()

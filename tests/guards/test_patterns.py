@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from firewall.errors import GuardDown, Mistakes
@@ -192,6 +192,7 @@ UNITS = ["hello ", "AKIAIOSFODNN7EXAMPLE", " joe@example.com", "project zebra ",
 
 
 @given(st.lists(st.sampled_from(UNITS), min_size=1, max_size=12), st.lists(st.integers(0, 2000), max_size=8))
+@example([" +1 415 555", " 2671 ", "word " * 60], [262, 262])
 @settings(max_examples=400)
 def test_looking_step_by_step_finds_the_same(units: list[str], cuts: list[int]) -> None:
     policies = detecting("aws-key", "email", "credit-card", "phone", "jwt", "private-key", "phrase:project zebra")
