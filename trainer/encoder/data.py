@@ -109,8 +109,10 @@ def texts(content: str, prompt: str = "", limit: int = 2, rng: random.Random | N
     return tuple((t, context(prompt)) for t in cut)
 
 
-def shared(data: Path, caps: dict[str, int], book: Book, seed: int) -> list[Item]:
-    """Items of ../shared/data/train, at most `caps[file]` contents a file (0 = leave out, absent = leave out)."""
+def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dict[str, float] | None = None
+           ) -> list[Item]:
+    """Items of ../shared/data/train, at most `caps[file]` contents a file (0 = leave out, absent = leave out), each
+    seen `repeats[file]` times an epoch (once where absent)."""
     out: list[Item] = []
     for name, cap in caps.items():
         rng = random.Random(f"{seed}/{name}")
@@ -119,7 +121,9 @@ def shared(data: Path, caps: dict[str, int], book: Book, seed: int) -> list[Item
             if row["label"] in ("safe", "unsafe"):
                 groups.setdefault(json.dumps(row["messages"]), []).append(row)
         keys = _balanced(groups, cap, rng)
-        out += [item for k in keys if (item := _item(name, groups[k], book, rng)) is not None]
+        got = [item for k in keys if (item := _item(name, groups[k], book, rng)) is not None]
+        times = (repeats or {}).get(name)
+        out += [replace(item, repeat=times) for item in got] if times else got
     return out
 
 
@@ -144,7 +148,7 @@ def examples(folder: Path, book: Book, repeat: float, benign_share: float) -> tu
             clean = () if hit & set(LLM) else tuple(p for p in book.shipped if p not in hit and p not in near
                                                     and p != policy and (not hit or p not in LLM))
             item = Item(f"own/{path.stem}", key, got, way, tuple(asks), clean, repeat=repeat)
-            if path.stem == "benign" and int(key[8:16], 16) / 0xFFFFFFFF < benign_share:
+            if path.stem.startswith("benign") and int(key[8:16], 16) / 0xFFFFFFFF < benign_share:
                 kept.append(item)
             else:
                 out.append(item)
@@ -197,7 +201,7 @@ def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random
     messages, way = first["messages"], int(first["task"] == "response")
     content = str(messages[-1]["content"] or "")
     prompt = next((str(m["content"] or "") for m in reversed(messages[:-1]) if m["role"] == "user"), "") if way else ""
-    got = texts(content, prompt, rng=rng)
+    got = texts(content, prompt, limit=2 + way, rng=rng)       # what a long answer says may stand anywhere
     if not got:
         return None
     item = Item(name, hashlib.sha256(content.encode()).hexdigest(), got, way)

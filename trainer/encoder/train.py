@@ -27,6 +27,7 @@ from trainer.encoder.batches import Batch, build, stream
 from trainer.encoder.data import Book, Item, crossed, embedded, examples, shared, split
 from trainer.encoder.evaluate import held_out
 from trainer.encoder.model import GuardNet, Shape
+from trainer.encoder.pool import pool
 
 SOFT = 2.0          # sharpness of the softmax-weighted mean over rules
 SMOOTH = 0.02       # label smoothing
@@ -87,7 +88,9 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     """(train, held out, benign kept for calibration, book) as the recipe says."""
     book = Book.of(Path(recipe["policies"]))
     data = recipe["data"]
-    items = shared(Path(recipe["shared"]), data["caps"], book, recipe["seed"])
+    items = shared(Path(recipe["shared"]), data["caps"], book, recipe["seed"], data.get("repeats"))
+    if told := data.get("pool"):
+        items += pool(Path(recipe["shared"]), Path(recipe["examples"]) / told, book, recipe["seed"], data["pool_calm"])
     train, held = split(items, data["held_out"])
     own, benign = examples(Path(recipe["examples"]), book, data["examples_repeat"], data["benign_calibration"])
     own += crossed(Path(recipe["examples"]) / "crossed", book, data["crossed_repeat"])
