@@ -1,4 +1,4 @@
-"""`python -m trainer encoder [RECIPE.toml]`: train, export, calibrate (the default three), evaluate, speed."""
+"""`python -m trainer encoder [RECIPE.toml]`: train, export, calibrate (the default three), merge, evaluate, speed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ def run(argv: list[str]) -> int:
     """Returns the exit status; mistakes in the recipe or the data end in one sentence and status 2."""
     parser = argparse.ArgumentParser(prog="python -m trainer encoder", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="STEP|RECIPE.toml",
-                        help="train, export, calibrate (these three by default), evaluate, speed")
+                        help="train, export, calibrate (these three by default), merge, evaluate, speed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key")
     parser.add_argument("--fresh", action="store_true", help="start over instead of resuming")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--with", action="append", default=[], type=Path, dest="others", metavar="LAST.pt",
+                        help="merge: average the weights with this run's, begun at the same ones with another seed")
     parser.add_argument("--bench", type=Path, help="evaluate: folder of test files")
     parser.add_argument("--json", type=Path, help="evaluate: write the table here")
     parser.add_argument("--files", default="", help="evaluate: only these files (names, commas)")
@@ -28,7 +30,7 @@ def run(argv: list[str]) -> int:
     steps = [w for w in args.words if not w.endswith(".toml")]
     paths = [Path(w) for w in args.words if w.endswith(".toml")] or [Path("trainer/recipes/encoder.toml")]
     try:
-        if unknown := set(steps) - {"train", "calibrate", "export", "evaluate", "speed"}:
+        if unknown := set(steps) - {"train", "calibrate", "export", "merge", "evaluate", "speed"}:
             raise ValueError(f"unknown step {sorted(unknown)[0]!r}")
         recipe = load(paths[0], args.set)
         if args.dry_run:
@@ -79,6 +81,12 @@ def _step(step: str, recipe: dict[str, Any], args: argparse.Namespace) -> None:
         from trainer.encoder.train import train
 
         train(recipe, resume=not args.fresh)
+    elif step == "merge":
+        from trainer.encoder.train import merge
+
+        if not args.others:
+            raise ValueError("merge: name the other runs' checkpoints: --with OTHER/last.pt")
+        merge(Path(recipe["out"]), args.others)
     elif step == "export":
         from trainer.encoder.export import export
 

@@ -127,8 +127,9 @@ def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dic
     return out
 
 
-def examples(folder: Path, book: Book, repeat: float, benign_share: float) -> tuple[list[Item], list[Item]]:
-    """Our own examples -> (items, the part of the benign traffic kept for calibration)."""
+def examples(folder: Path, book: Book, repeat: float, benign_share: float, repeats: dict[str, float] | None = None
+             ) -> tuple[list[Item], list[Item]]:
+    """Our own examples -> (items, the part of the benign traffic kept for calibration). `repeats`: as in `shared`."""
     out, kept = [], []
     for path in sorted(folder.glob("*.jsonl")):
         for row in rows(path):
@@ -147,7 +148,8 @@ def examples(folder: Path, book: Book, repeat: float, benign_share: float) -> tu
             # what attacks the model may ask for anything at all: it says nothing about the other policies
             clean = () if hit & set(LLM) else tuple(p for p in book.shipped if p not in hit and p not in near
                                                     and p != policy and (not hit or p not in LLM))
-            item = Item(f"own/{path.stem}", key, got, way, tuple(asks), clean, repeat=repeat)
+            item = Item(f"own/{path.stem}", key, got, way, tuple(asks), clean,
+                        repeat=(repeats or {}).get(path.stem, repeat))
             if path.stem.startswith("benign") and int(key[8:16], 16) / 0xFFFFFFFF < benign_share:
                 kept.append(item)
             else:

@@ -92,7 +92,8 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     if told := data.get("pool"):
         items += pool(Path(recipe["shared"]), Path(recipe["examples"]) / told, book, recipe["seed"], data["pool_calm"])
     train, held = split(items, data["held_out"])
-    own, benign = examples(Path(recipe["examples"]), book, data["examples_repeat"], data["benign_calibration"])
+    own, benign = examples(Path(recipe["examples"]), book, data["examples_repeat"], data["benign_calibration"],
+                           data.get("repeats"))
     own += crossed(Path(recipe["examples"]) / "crossed", book, data["crossed_repeat"])
     own_train, own_held = split(own, data["examples_held_out"])
     train += own_train
@@ -182,6 +183,26 @@ def save(net: GuardNet, optimizer: torch.optim.Optimizer, state: dict[str, Any],
     """Writes beside, then renames: a kill at any moment leaves a whole file."""
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, f"{path}.tmp")
     os.replace(f"{path}.tmp", path)
+
+
+def merge(out: Path, others: list[Path]) -> Path:
+    """The mean of the weights of runs that began at the same ones, as `out/last.pt` (model soups, arXiv 2203.05482).
+
+    The state counts the contents of all; the own checkpoint is kept as `alone.pt`. Raises ValueError for a checkpoint
+    of another shape.
+    """
+    last = out / "last.pt"
+    runs = [torch.load(p, weights_only=True) for p in (last, *others)]
+    first = runs[0]["net"]
+    for path, run in zip(others, runs[1:], strict=True):
+        if {k: v.shape for k, v in run["net"].items()} != {k: v.shape for k, v in first.items()}:
+            raise ValueError(f"{path}: not the same network as {last}")
+    os.replace(last, out / "alone.pt")
+    net = {k: torch.stack([run["net"][k].float() for run in runs]).mean(0).to(v.dtype) for k, v in first.items()}
+    state = {**runs[0]["state"], "contents": sum(run["state"]["contents"] for run in runs), "runs": len(runs)}
+    torch.save({"net": net, "optimizer": runs[0]["optimizer"], "state": state}, f"{last}.tmp")
+    os.replace(f"{last}.tmp", last)
+    return last
 
 
 def _say(out: Path, **row: Any) -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.ml
 
 from trainer.encoder.batches import build  # noqa: E402
 from trainer.encoder.model import FEATURES, GuardNet, Head, Shape, pool  # noqa: E402
-from trainer.encoder.train import by_item, corpus, forward, loss_of, soft, train  # noqa: E402
+from trainer.encoder.train import by_item, corpus, forward, loss_of, merge, soft, train  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 SHAPE = Shape(hidden=32, width=16, heads=4, frozen=1)
@@ -167,3 +167,18 @@ def test_a_gradient_reaches_encoder_head_and_rules(recipe: dict[str, Any]) -> No
     assert upper and all(p.grad is not None for p in upper) and sum(p.grad.abs().sum() for p in upper) > 0
     assert all(p.grad is None for p in net.encoder.layers[0].parameters())
     assert all(p.grad is not None for p in net.head.parameters())
+
+
+def test_merged_runs_are_the_mean_of_their_weights(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["train"]["steps"] = 4
+    one = train(recipe)
+    two = train(recipe | {"seed": 4, "out": str(tmp_path / "two")})
+    nets = [torch.load(p, weights_only=True)["net"] for p in (one, two)]
+    with pytest.raises(ValueError, match=r"narrow.pt: not the same network"):
+        torch.save({"net": {"a": torch.zeros(1)}, "state": {}}, tmp_path / "narrow.pt")
+        merge(one.parent, [tmp_path / "narrow.pt"])
+    got = torch.load(merge(one.parent, [two]), weights_only=True)
+    key = "head.score1.weight"
+    assert not torch.equal(nets[0][key], nets[1][key])
+    assert torch.allclose(got["net"][key], (nets[0][key] + nets[1][key]) / 2)
+    assert got["state"]["runs"] == 2 and (one.parent / "alone.pt").exists()
