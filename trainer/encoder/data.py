@@ -26,6 +26,11 @@ from firewall.policy import Policy, load
 from trainer.encoder.labels import CATEGORY, CLEAN, CLINC, LLM, POLICY, UNION, permissive, section, topics
 
 
+# GPTFuzz's answers were given to questions inside jailbreak templates, which its file leaves out: half get one back, so
+# that how a question is framed says nothing about its answer.
+FRAMED, FRAMES = "gptfuzz_responses_train", "inthewild_jailbreaks"
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One policy put to a content. `rules`: the rules known to be violated (empty: some rule of the policy)."""
@@ -114,6 +119,7 @@ def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dic
     """Items of ../shared/data/train, at most `caps[file]` contents a file (0 = leave out, absent = leave out), each
     seen `repeats[file]` times an epoch (once where absent)."""
     out: list[Item] = []
+    frames = [str(r["messages"][-1]["content"]) for r in rows(data / "train" / f"{FRAMES}.jsonl.xz")] if FRAMES in caps else []
     for name, cap in caps.items():
         rng = random.Random(f"{seed}/{name}")
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -121,7 +127,7 @@ def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dic
             if row["label"] in ("safe", "unsafe"):
                 groups.setdefault(json.dumps(row["messages"]), []).append(row)
         keys = _balanced(groups, cap, rng)
-        got = [item for k in keys if (item := _item(name, groups[k], book, rng)) is not None]
+        got = [item for k in keys if (item := _item(name, groups[k], book, rng, frames)) is not None]
         times = (repeats or {}).get(name)
         out += [replace(item, repeat=times) for item in got] if times else got
     return out
@@ -198,11 +204,13 @@ def embedded(items: list[Item], count: int, seed: int) -> list[Item]:
     return out
 
 
-def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random) -> Item | None:
+def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random, frames: list[str]) -> Item | None:
     first = group[0]
     messages, way = first["messages"], int(first["task"] == "response")
     content = str(messages[-1]["content"] or "")
     prompt = next((str(m["content"] or "") for m in reversed(messages[:-1]) if m["role"] == "user"), "") if way else ""
+    if frames and name == FRAMED and rng.random() < 0.5:
+        prompt = f"{rng.choice(frames)}\n{prompt}"
     got = texts(content, prompt, limit=2 + way, rng=rng)       # what a long answer says may stand anywhere
     if not got:
         return None
