@@ -25,7 +25,6 @@ from firewall.guards.encoder.windows import context, plain, spaced, windows
 from firewall.policy import Policy, load
 from trainer.encoder.labels import CATEGORY, CLEAN, CLINC, LLM, POLICY, UNION, permissive, section, topics
 
-
 # GPTFuzz's answers were given to questions inside jailbreak templates, which its file leaves out: half get one back, so
 # that how a question is framed says nothing about its answer.
 FRAMED, FRAMES = "gptfuzz_responses_train", "inthewild_jailbreaks"
@@ -119,7 +118,8 @@ def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dic
     """Items of ../shared/data/train, at most `caps[file]` contents a file (0 = leave out, absent = leave out), each
     seen `repeats[file]` times an epoch (once where absent)."""
     out: list[Item] = []
-    frames = [str(r["messages"][-1]["content"]) for r in rows(data / "train" / f"{FRAMES}.jsonl.xz")] if FRAMES in caps else []
+    framing = rows(data / "train" / f"{FRAMES}.jsonl.xz") if FRAMES in caps else ()
+    frames = [str(r["messages"][-1]["content"]) for r in framing]
     for name, cap in caps.items():
         rng = random.Random(f"{seed}/{name}")
         groups: dict[str, list[dict[str, Any]]] = {}
