@@ -1,7 +1,8 @@
 """Redaction of a growing answer: each span becomes one placeholder in the frames that are still held.
 
 A frame may be rewritten more than once while it is held (a second secret is found when more text came), so every
-rewrite starts from the bytes as they came and applies all spans known so far. A match that may still grow is left to
+rewrite starts from the bytes as they came and applies all spans known so far. Annotations behind redacted words lose
+their places: they would mark the wrong ones. A match that may still grow is left to
 a later verdict; its words are held anyway. A span of which a part has left cannot be redacted: the caller blocks.
 """
 
@@ -49,12 +50,18 @@ class Redaction:
                 at[channel] = begin + len(text)
                 texts.append(masked(text, begin, [s for s in self.spans if s.channel == channel]))
             if all(text is None for text in texts):
-                return frame
+                return self.later(frame, reader)
             source = frame.source or frame.raw
-            return frame._replace(raw=reader.rewrite(frame._replace(raw=source), texts), source=source)
+            raw = reader.unplaced(reader.rewrite(frame._replace(raw=source), texts))
+            return frame._replace(raw=raw, source=source)
 
         self.gate.rewrite(change)
         return True
+
+    def later(self, frame: Frame, reader: Reader) -> Frame:
+        """A frame that stands behind redacted words: its offsets into them are off, and go."""
+        raw = reader.unplaced(frame.raw)
+        return frame if raw is frame.raw else frame._replace(raw=raw, source=frame.source or frame.raw)
 
     def _starts(self) -> dict[str, int]:
         """Channel -> offset of its first character that is still held."""

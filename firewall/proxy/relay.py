@@ -149,6 +149,8 @@ class Relay:
                 mark += len(text)
             if mark != gate.mark:
                 self.words_at = 0.0     # stamped lazily: `wait` reads the clock, not the hot path
+            if self.redaction.spans and self.reader is not None:
+                frame = self.redaction.later(frame, self.reader)
             gate.push(frame)
 
     def turn(self) -> None:

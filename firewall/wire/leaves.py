@@ -294,11 +294,12 @@ def unplaced(document: Any) -> None:
         if type(node) is dict:
             for key, value in node.items():
                 if key in PLACED and type(value) is list:
-                    node[key] = [entry for entry in value if not _placed(entry)]
+                    node[key] = [entry for entry in value if not placed(entry)]
             node = list(node.values())
         todo += [value for value in node if type(value) is dict or type(value) is list]
 
 
-def _placed(entry: Any) -> bool:
+def placed(entry: Any) -> bool:
+    """Whether an annotation points into words by character offsets."""
     return type(entry) is dict and not (PLACES.isdisjoint(entry) and all(
         type(inner) is not dict or PLACES.isdisjoint(inner) for inner in entry.values()))

@@ -17,7 +17,7 @@ import orjson
 from firewall.errors import FirewallError
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.frame import Frame, Piece
-from firewall.wire.leaves import Leaf
+from firewall.wire.leaves import Leaf, placed, unplaced
 from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
 from firewall.wire.speech import Speech
@@ -82,6 +82,19 @@ class _Read:
                 _put(leaf, new[leaf.text])
         self.speech.drop(document)
         return self._bytes(frame.raw, document)
+
+    def unplaced(self, raw: bytes) -> bytes:
+        if b'_index"' not in raw and b'Index"' not in raw:
+            return raw
+        data = self._data(raw)
+        if data is None:
+            return raw
+        document = self._parse(data)
+        if placed(document.get("annotation")):          # Responses: an annotation is an event of its own
+            return b""
+        before = orjson.dumps(document)
+        unplaced(document)
+        return raw if orjson.dumps(document) == before else self._bytes(raw, document)
 
     def _slots(self, document: dict[str, Any]) -> list[Leaf]:
         """The leaves of a document already read once; by a fresh speech, so that no state changes."""

@@ -109,6 +109,10 @@ class Reader(Protocol):
     def rewrite(self, frame: Frame, texts: Sequence[str | None]) -> bytes:
         """The frame's bytes with the i-th piece's text replaced (None: unchanged). Raises `unredactable`."""
 
+    def unplaced(self, raw: bytes) -> bytes:
+        """A frame's bytes without annotations that point into words which were replaced (cases.md G11); an event that
+        is nothing else becomes b"". Raises `unredactable`."""
+
 
 class Wire(Protocol):
     """A dialect."""

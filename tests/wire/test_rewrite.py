@@ -9,6 +9,9 @@ import orjson
 import pytest
 
 from firewall.errors import FirewallError
+from firewall.gate import Gate
+from firewall.proxy.redact import Redaction
+from firewall.transcript import Transcript
 from firewall.verdict import Span
 from firewall.wire.dialects import WIRES
 from firewall.wire.sse import event
@@ -197,3 +200,43 @@ def test_g11_offsets_into_a_source_stay() -> None:
             "content": [{"type": "text", "text": "zebra", "citations": [cited]}]}
     out = orjson.loads(rewritten(reader, heard(reader, orjson.dumps(body)), "zebra", "[X]"))
     assert out["content"][0] == {"type": "text", "text": "[X]", "citations": [cited]}
+
+
+def test_g11_annotations_that_come_after_redacted_words_go() -> None:
+    """Events of their own (Responses), entries of a delta (chat), grounding of a chunk (Gemini)."""
+    place = {"start_index": 0, "end_index": 9, "url": "u", "title": "t"}
+    added = {"type": "response.output_text.annotation.added", "item_id": "m", "output_index": 0, "content_index": 0,
+             "annotation_index": 0, "sequence_number": 4, "annotation": {"type": "url_citation", **place}}
+    filed = {**added, "annotation": {"type": "file_citation", "file_id": "file-1", "filename": "a.txt", "index": 3}}
+    reader = listen("openai-responses")
+    assert reader.unplaced(events(added)) == b"" and reader.unplaced(events(filed)) == events(filed)
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x", "annotations": [
+        {"type": "url_citation", "url_citation": place}, {"type": "file", "index": 1}]}}]}
+    kept = orjson.loads(event(listen("openai-chat").unplaced(events(chunk)))[1])["choices"][0]["delta"]
+    assert kept == {"content": "x", "annotations": [{"type": "file", "index": 1}]}
+    part = {"candidates": [{"index": 0, "groundingMetadata": {"webSearchQueries": ["q"], "groundingSupports": [
+        {"segment": {"startIndex": 1, "endIndex": 9, "text": "x"}}]}}]}
+    kept = orjson.loads(event(listen("gemini").unplaced(events(part)))[1])["candidates"][0]["groundingMetadata"]
+    assert kept == {"webSearchQueries": ["q"], "groundingSupports": []}
+    assert reader.unplaced(b": start_index\n\n") == b": start_index\n\n"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_g11_a_growing_answer_loses_places_behind_redacted_words(later: bool) -> None:
+    """Whether the annotation came before the verdict that redacts or after it."""
+    cited = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 9, "url": "u", "title": "t"}}
+    frames = heard(listen("openai-chat"), events(
+        {"choices": [{"index": 0, "delta": {"content": "zebra one"}}]},
+        {"choices": [{"index": 0, "delta": {"annotations": [cited]}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, done=True))
+    gate, transcript, reader = Gate(), Transcript(), listen("openai-chat")
+    redaction = Redaction(gate, transcript)
+    out = b""
+    for n, frame in enumerate(frames):
+        for channel, text in frame.pieces:
+            transcript.add(channel, text, gate.mark)
+        gate.push(redaction.later(frame, reader) if redaction.spans else frame)
+        if n == (0 if later else 1):
+            assert redaction.apply([Span("choice/0/text", 0, 5)], (), reader)
+    out = b"".join(frame.raw for frame in gate.clear(gate.mark + 1))
+    assert b"start_index" not in out and b"zebra" not in out and out.endswith(b"[DONE]\n\n")
