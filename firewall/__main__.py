@@ -62,9 +62,10 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("key", help="e.g. guard.deadline")
     init = commands.add_parser("init", help="write a starter firewall.toml and policies/")
     init.add_argument("folder", type=Path)
-    records = commands.add_parser("records", help="verify the chain of a record file")
+    records = commands.add_parser("records", help="verify the chain of record files")
     records.add_argument("what", choices=("verify",))
-    records.add_argument("file", type=Path)
+    records.add_argument("files", type=Path, nargs="+", metavar="FILE",
+                         help="one, or the files of a rotation from the oldest to the newest")
     return top
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,7 @@ def run(args: argparse.Namespace, settings: Callable[[argparse.Namespace], Confi
     if args.command == "init":
         return init(args.folder)
     if args.command == "records":
-        from firewall.proxy.records import ends, verify
-        count = verify(args.file)
-        after, last = ends(args.file)
-        print(f"{args.file}: {count} records, chain intact", *([f"  goes on from {after}"] if after else []),
-              f"  ends with {last}", sep="\n")
-        return 0
+        return verified(args.files)
     assert settings is not None
     config = settings(args)
     if args.command == "check":
@@ -46,6 +41,22 @@ def run(args: argparse.Namespace, settings: Callable[[argparse.Namespace], Confi
     if args.what == "show":
         return show_one(config, args.id)
     return asyncio.run(test(config, args.ids, args.json))
+
+
+def verified(files: Sequence[Path]) -> int:
+    """Checks the chain of each file, and that each goes on from the one before. Raises `Mistakes` at the first break."""
+    from firewall.proxy.records import ends, verify
+    before = ""
+    for n, file in enumerate(files):
+        count = verify(file)
+        after, last = ends(file)
+        if before and after and after != before:
+            raise Mistakes([f"{file}: does not go on from {files[n - 1]}: a file between them is missing, or they are in"
+                            " another order; name them from the oldest to the newest"])
+        print(f"{file}: {count} records, chain intact", f"  goes on from {after}" if after else "  begins a chain",
+              f"  ends with {last}", sep="\n")
+        before = last
+    return 0
 
 
 def active(config: Config) -> PolicySet:

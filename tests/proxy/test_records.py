@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firewall.commands import verified
 from firewall.errors import FirewallError, Mistakes
 from firewall.proxy import records as module
 from firewall.proxy.records import Records, verify
@@ -149,3 +150,24 @@ def test_a_file_has_one_writer(tmp_path: Path) -> None:
     new.close()
     third.close()
     assert verify(path) == 4 and verify(tmp_path / "r.next") == 3
+
+
+def test_the_files_of_a_rotation_are_verified_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r"
+    records = Records(str(path))
+    files = []
+    for n in range(3):
+        records.write({"event": "exchange", "n": n})
+        files.append(path.rename(tmp_path / f"r.{n}"))
+        records.reopen()
+    records.close()
+    assert verified([*files, path]) == 0
+    said = capsys.readouterr().out
+    assert said.count("chain intact") == 4 and said.count("goes on from") == 3 and said.count("begins a chain") == 1
+    for wrong, named in (([files[0], files[2]], "r.2: does not go on from"), ([files[1], files[0], path], "r: does not")):
+        with pytest.raises(Mistakes, match=named):
+            verified(wrong)
+    lines = files[1].read_bytes().splitlines(keepends=True)
+    files[1].write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(Mistakes, match="r.2: does not go on from"):
+        verified(files)
