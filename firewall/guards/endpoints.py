@@ -42,11 +42,14 @@ class Endpoint:
     active: int = 0
     down_until: float = 0.0
     session: aiohttp.ClientSession | None = None
+    shown: str = ""             # the address as logs may have it: without user, password and query
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://", "unix:")) or any(c.isspace() for c in self.url):
-            raise Mistakes([f"guard.kind: {self.url!r} is no address; write remote:http://127.0.0.1:8000"])
+            raise Mistakes([f"guard.kind: {self.url.rpartition('@')[2]!r} is no address; write remote:http://127.0.0.1:8000"])
         self.url = self.url.rstrip("/").removesuffix("/v1")
+        self.shown = self.url.partition("?")[0] if "@" not in self.url else (
+            "://".join((self.url.partition("://")[0], self.url.rpartition("@")[2].partition("?")[0])))
 
     def open(self, deadline: float, key: str) -> aiohttp.ClientSession:
         if self.session is None or self.session.closed:
@@ -169,10 +172,10 @@ class Endpoints:
         except (KeyError, TypeError):
             served = {}
         if not served:
-            return f"{endpoint.url} does not list its models (status {status})"
+            return f"{endpoint.shown} does not list its models (status {status})"
         self.model = self.model or next(iter(served))
         if self.model not in served:
-            raise Mistakes([f"guard.model: {endpoint.url} serves {', '.join(sorted(served))}, not {self.model!r}"])
+            raise Mistakes([f"guard.model: {endpoint.shown} serves {', '.join(sorted(served))}, not {self.model!r}"])
         length = served[self.model].get("max_model_len")
         if isinstance(length, int) and length > 0:
             self.context = min(self.context or length, length)
@@ -192,16 +195,16 @@ class Endpoints:
                         raise GuardDown("guard_bad_answer", "the engine's answer has no end")
         except aiohttp.ClientConnectionError as e:
             endpoint.down_until = time.monotonic() + REST
-            raise GuardDown("guard_unreachable", f"{endpoint.url}: {type(e).__name__}") from None
+            raise GuardDown("guard_unreachable", f"{endpoint.shown}: {type(e).__name__}") from None
         except TimeoutError:
-            raise GuardDown("guard_timeout", f"{endpoint.url}: no answer within {self.deadline:g} s") from None
+            raise GuardDown("guard_timeout", f"{endpoint.shown}: no answer within {self.deadline:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
-            raise GuardDown("guard_bad_answer", f"{endpoint.url}: {type(e).__name__}") from None
+            raise GuardDown("guard_bad_answer", f"{endpoint.shown}: {type(e).__name__}") from None
         try:
             return response.status, orjson.loads(data)
         except orjson.JSONDecodeError:
             if response.status == 200:
-                raise GuardDown("guard_bad_answer", f"{endpoint.url}: the answer is not JSON") from None
+                raise GuardDown("guard_bad_answer", f"{endpoint.shown}: the answer is not JSON") from None
             return response.status, None
 
 

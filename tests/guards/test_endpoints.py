@@ -199,3 +199,21 @@ def test_addresses() -> None:
     for bad in ([], ["127.0.0.1:8000"], ["ftp://x"], ["http://a b"]):
         with pytest.raises(Mistakes):
             Endpoints(bad)
+
+
+@pytest.mark.parametrize("url", ["http://svc:hunter2@127.0.0.1:9", "http://127.0.0.1:9/base?key=hunter2",
+                                 "http://svc:hunter2@127.0.0.1:9/?key=hunter2"])
+async def test_credentials_in_an_address_are_not_told(url: str) -> None:
+    engine = Endpoints([url], deadline=1)
+    await engine.start()
+    assert "127.0.0.1:9" in engine.ready() and "hunter2" not in engine.ready()
+    with pytest.raises(GuardDown) as failure:
+        await engine.complete(Ask("x", 1))
+    await engine.close()
+    assert "hunter2" not in failure.value.detail and "svc" not in failure.value.detail
+
+
+def test_an_address_that_is_none_is_told_without_its_credentials() -> None:
+    with pytest.raises(Mistakes) as mistake:
+        Endpoints(["htp://svc:hunter2@host"])
+    assert "hunter2" not in str(mistake.value.lines)
