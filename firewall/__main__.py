@@ -24,33 +24,39 @@ Then point an application's base URL at it: OPENAI_BASE_URL=http://127.0.0.1:808
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+def _flags(default: Any) -> list[argparse.ArgumentParser]:
+    """Flags of every command, of those that open ports, of `serve`, with a default for what is not given."""
+    shared = argparse.ArgumentParser(add_help=False, argument_default=default)
     shared.add_argument("--config", metavar="FILE", type=Path, help="firewall.toml to use (default: ./firewall.toml)")
     shared.add_argument("--policies", metavar="DIR", help="folder of policy files (default: the shipped ones)")
     shared.add_argument("--guard", metavar="KIND", help="embedded | vllm | transformers | remote:URL | webhook:URL")
-    serving = argparse.ArgumentParser(add_help=False)
-    serving.add_argument("--listen", metavar="HOST:PORT", help="where applications connect (default 127.0.0.1:8080)")
-    serving.add_argument("--admin", metavar="HOST:PORT", help="/livez /readyz /metrics (default 127.0.0.1:9090)")
-    top = argparse.ArgumentParser(prog="python -m firewall", parents=[shared, serving], epilog=TEACH,
+    ports = argparse.ArgumentParser(add_help=False, argument_default=default)
+    ports.add_argument("--listen", metavar="HOST:PORT", help="where applications connect (default 127.0.0.1:8080)")
+    ports.add_argument("--admin", metavar="HOST:PORT", help="/livez /readyz /metrics (default 127.0.0.1:9090)")
+    serving = argparse.ArgumentParser(add_help=False, argument_default=default)
+    serving.add_argument("--upstream", metavar="URL", help="the LLM API behind it, e.g. https://api.openai.com")
+    serving.add_argument("--workers", metavar="N", help="processes, one a core (default 1)")
+    return [shared, ports, serving]
+
+
+def parser() -> argparse.ArgumentParser:
+    every = _flags(None)
+    top = argparse.ArgumentParser(prog="python -m firewall", parents=every, epilog=TEACH,
                                   description="A reverse proxy that judges every prompt and every streamed token "
                                   "against policies written in Markdown.",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--upstream", metavar="URL", help="the LLM API behind it, e.g. https://api.openai.com")
-    top.add_argument("--workers", metavar="N", help="processes, one a core (default 1)")
     top.add_argument("--version", action="version", version=__version__)
+    shared, ports, serving = _flags(argparse.SUPPRESS)         # else a command would undo the flags that stand before it
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    serve = commands.add_parser("serve", parents=[shared, serving], help="serve (the default)")
-    serve.add_argument("--upstream", metavar="URL")
-    serve.add_argument("--workers", metavar="N")
-    demo = commands.add_parser("demo", parents=[shared, serving], help="show it all without key or network")
+    commands.add_parser("serve", parents=[shared, ports, serving], help="serve (the default)")
+    demo = commands.add_parser("demo", parents=[shared, ports], help="show it all without key or network")
     demo.add_argument("--once", action="store_true", help="show the exchanges and exit instead of staying up")
     check = commands.add_parser("check", parents=[shared], help="judge one text; exit 0 allow, 1 block")
     check.add_argument("text", help="the text, or - to read standard input")
     check.add_argument("--direction", choices=("input", "output"), default="input")
     check.add_argument("--prompt", default="", help="with --direction output: the user turn it answers")
     check.add_argument("--depth", choices=("snap", "reason", "deliberate"), help="how hard a reasoning guard thinks")
-    policies = commands.add_parser("policies", help="list, show or test the policies")
+    policies = commands.add_parser("policies", parents=[shared], help="list, show or test the policies")
     what = policies.add_subparsers(dest="what", metavar="list|show|test", required=True)
     what.add_parser("list", parents=[shared], help="every policy, on or off, with its rules' count and digest")
     show = what.add_parser("show", parents=[shared], help="one policy as the guard reads it")

@@ -48,6 +48,8 @@ def verified(files: Sequence[Path]) -> int:
     from firewall.proxy.records import ends, verify
     before = ""
     for n, file in enumerate(files):
+        if not file.is_file():
+            raise Mistakes([f"{file}: no such file"])
         count = verify(file)
         after, last = ends(file)
         if before and after and after != before:
@@ -218,7 +220,10 @@ def init(target: Path) -> int:
     taken = [str(p) for p in (config, policies) if p.exists()]
     if taken:
         raise Mistakes([f"{p} exists; init does not overwrite" for p in taken])
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise Mistakes([f"{target}: cannot be made ({e.strerror}); name another folder"]) from None
     text = (SHIPPED / "firewall.toml").read_text("utf-8")
     config.write_text(text.replace('\nfolder = ""', '\nfolder = "policies"'), "utf-8")
     shutil.copytree(SHIPPED / "policies", policies)

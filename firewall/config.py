@@ -141,6 +141,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
     path = named or Path("firewall.toml")
     wrong: list[str] = []
     config, text = Config(), ""
+    families: dict[str, dict[str, Any]] = {}
     if named or path.is_file():
         try:
             text = path.read_text("utf-8")
@@ -149,7 +150,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
             raise Mistakes([f"{path}: cannot be read ({type(e).__name__}); give --config FILE"]) from None
         except tomllib.TOMLDecodeError as e:
             raise Mistakes([f"{path}: not TOML: {e}"]) from None
-        config = _fill(data, text, str(path), wrong)
+        config, families = _fill(data, text, str(path), wrong)
         if config.policies.folder:      # relative to the file that names it
             folder = str(path.resolve().parent / config.policies.folder)
             config = replace(config, policies=replace(config.policies, folder=folder))
@@ -163,6 +164,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
             wrong.append(f"{dotted}: {problem}")
         else:
             config = replace(config, **{section: replace(part, **{key: value})})
+    if families:                # now that [upstream] is what the environment and the flags made of it
+        config = replace(config, upstreams={k: _family(config.upstream, k, v, text, str(path), wrong)
+                                            for k, v in families.items()})
     wrong += _consistent(config)
     if wrong:
         raise Mistakes(wrong)
@@ -170,13 +174,16 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
 
 
 def secret(reference: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`env:NAME` -> the value; empty stays empty. Raises `Mistakes` when the variable is not set."""
+    """`env:NAME` -> the value; empty stays empty. Raises `Mistakes` when the variable is not set or is no key."""
     if not reference:
         return ""
     name = reference.removeprefix("env:")
-    if not environ.get(name):
+    value = environ.get(name, "").strip()           # a mounted secret often ends in a line's end
+    if not value:
         raise Mistakes([f"environment variable {name} is not set; it should hold a key"])
-    return environ[name]
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise Mistakes([f"environment variable {name} is no key: it holds blanks or characters that a header cannot have"])
+    return value
 
 
 def address(value: str) -> tuple[str, int]:
@@ -212,25 +219,30 @@ def explain(key: str) -> str:
     return "\n".join(found)
 
 
-def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> Config:
+def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> tuple[Config, dict[str, dict[str, Any]]]:
+    """(the configuration, tables of [upstream.FAMILY])."""
     config = Config(source=where)
+    families: dict[str, dict[str, Any]] = {}
     for name, table in data.items():
         if name not in SECTIONS or not isinstance(table, dict):
             wrong.append(f"{where}:{_line(text, name, '')}: unknown section [{name}]{_near(name, SECTIONS)}")
             continue
-        families = {}
         if name == "upstream":
             families = {k: v for k, v in table.items() if isinstance(v, dict)}
             table = {k: v for k, v in table.items() if k not in families}
         part = _section(SECTIONS[name](), table, name, text, where, wrong)
         config = replace(config, **{name: part})
-        if families:
-            for family in set(families) - set(FAMILIES):
-                wrong.append(f"{where}:{_line(text, '', f'upstream.{family}')}: unknown dialect family {family!r}"
-                             f"{_near(family, FAMILIES)}")
-            config = replace(config, upstreams={
-                k: _section(part, v, f"upstream.{k}", text, where, wrong) for k, v in families.items()})
-    return config
+        if name == "upstream":
+            wrong += [f"{where}:{_line(text, '', f'upstream.{k}')}: unknown dialect family {k!r}{_near(k, FAMILIES)}"
+                      for k in sorted(set(families) - set(FAMILIES))]
+    return config, families
+
+
+def _family(base: Any, name: str, table: dict[str, Any], text: str, where: str, wrong: list[str]) -> Any:
+    """[upstream.NAME]: what it leaves out comes from [upstream], but no key goes to another vendor's address."""
+    if table.get("url", base.url) != base.url:
+        base = replace(base, key="")
+    return _section(base, table, f"upstream.{name}", text, where, wrong)
 
 
 def _section(part: Any, table: dict[str, Any], section: str, text: str, where: str, wrong: list[str]) -> Any:
@@ -290,8 +302,9 @@ def _consistent(config: Config) -> list[str]:
         out.append("server: certificate and private-key go together")
     if s.listen == s.admin and not s.listen.endswith(":0"):
         out.append("server: listen and admin must differ")
-    if s.workers < 1:
-        out.append("server.workers: must be at least 1")
+    out += [f"{name}: must be more than 0" for name, value in (
+        ("server.workers", s.workers), ("policies.reload", config.policies.reload),
+        ("guard.concurrency", config.guard.concurrency), ("guard.deadline", config.guard.deadline)) if value <= 0]
     return out
 
 

@@ -82,3 +82,33 @@ def test_a_missing_or_broken_file(tmp_path):
         config.load(tmp_path / "none.toml", {})
     with pytest.raises(Mistakes, match="not TOML"):
         config.load(write(tmp_path, "[server\n"), {})
+
+
+def test_families_follow_flags_and_no_key_goes_to_another_address(tmp_path):
+    file = tmp_path / "f.toml"
+    file.write_text('[upstream]\nurl = "http://a"\nkey = "env:A"\nconnect-timeout = 9.0\n'
+                    '[upstream.anthropic]\nmax-idle = 3\n[upstream.gemini]\nurl = "http://g"\n'
+                    '[upstream.ollama]\nurl = "http://o"\nkey = "env:O"\n')
+    got = config.load(file, {"FIREWALL_UPSTREAM": "http://e"}, {"upstream.url": "http://b"})
+    assert got.upstreams["anthropic"].url == "http://b" and got.upstreams["anthropic"].key == "env:A"
+    assert got.upstreams["anthropic"].max_idle == 3 and got.upstreams["gemini"].connect_timeout == 9.0
+    assert got.upstreams["gemini"].key == "" and got.upstreams["ollama"].key == "env:O"
+
+
+@pytest.mark.parametrize(("value", "said"), [(" sk-a\n", "sk-a"), ("sk-a", "sk-a")])
+def test_the_end_of_a_mounted_secret_is_not_part_of_it(value, said):
+    assert config.secret("env:K", {"K": value}) == said
+
+
+@pytest.mark.parametrize("value", ["", "\n", "sk\nx: y", "sk a", "sk-\u00e9", "sk\x00"])
+def test_what_no_header_can_hold_is_no_key(value):
+    with pytest.raises(Mistakes) as mistake:
+        config.secret("env:K", {"K": value})
+    assert "K" in str(mistake.value.lines) and (not value.strip() or value.strip() not in str(mistake.value.lines))
+
+
+@pytest.mark.parametrize("line", ["[policies]\nreload = 0", "[guard]\nconcurrency = 0", "[server]\nworkers = 0"])
+def test_a_zero_that_would_stop_or_spin_everything_is_a_mistake(tmp_path, line):
+    (tmp_path / "f.toml").write_text(line)
+    with pytest.raises(Mistakes, match="must be more than 0"):
+        config.load(tmp_path / "f.toml", {})

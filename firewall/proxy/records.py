@@ -28,6 +28,7 @@ import structlog
 from firewall.errors import FirewallError, Mistakes
 
 START = "0" * 64
+BLOCK = 1 << 16         # bytes read from the end of a file at first
 OWED = 10_000           # records kept in memory while they cannot be written
 
 
@@ -123,9 +124,8 @@ def verify(path: Path) -> int:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             body, sep, end = line.rpartition(b',"chain":"')
-            claimed = end[:64].decode("ascii", "replace")
             chain = hashlib.sha256(chain.encode() + body + b"}").hexdigest()
-            if not sep or not line.endswith(b'"}\n') or chain != claimed:
+            if not sep or end != b'%b"}\n' % chain.encode():       # nothing may stand behind the chain either
                 raise Mistakes([f"{path}:{number}: the chain breaks here: a record was edited, removed or inserted"])
             count += 1
     return count
@@ -167,18 +167,25 @@ def _same(path: Path, file: IO[bytes]) -> bool:
 def _tail(path: Path) -> tuple[str, int]:
     """The last chain value of a file; a half-written last line (a crash) is cut off, and the chain goes on. Returns
     how many bytes were cut, too."""
-    data = path.read_bytes()
-    whole = data[:data.rfind(b"\n") + 1]
-    if len(whole) != len(data):
-        with path.open("r+b") as f:
-            f.truncate(len(whole))
-    cut = len(data) - len(whole)
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        size = BLOCK
+        while True:                     # the last lines, not the file: it may hold a gigabyte
+            start = max(0, end - size)
+            file.seek(start)
+            tail = file.read()
+            whole = tail[:tail.rfind(b"\n") + 1]
+            if not start or whole.count(b"\n") > 1:
+                break
+            size *= 2
+        if cut := len(tail) - len(whole):
+            file.truncate(end - cut)
     if not whole:
         return START, cut
-    end = whole[:-1].rpartition(b"\n")[2].rpartition(b',"chain":"')[2]
-    if len(end) != 66:
+    chain = whole[:-1].rpartition(b"\n")[2].rpartition(b',"chain":"')[2]
+    if len(chain) != 66:
         raise Mistakes(["not a file of chained records; name another one"])
-    return end[:64].decode(), cut
+    return chain[:64].decode(), cut
 
 
 def configure_logging(level: str = "info") -> None:

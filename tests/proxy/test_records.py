@@ -171,3 +171,31 @@ def test_the_files_of_a_rotation_are_verified_together(tmp_path: Path, capsys: p
     files[1].write_bytes(b"".join(lines[:-1]))
     with pytest.raises(Mistakes, match="r.2: does not go on from"):
         verified(files)
+
+
+def test_nothing_may_stand_behind_the_chain(tmp_path: Path) -> None:
+    """N03: a JSON reader would take the last of two equal keys."""
+    path = tmp_path / "r"
+    records = Records(str(path))
+    for n in range(3):
+        records.write({"event": "exchange", "n": n, "decision": "block"})
+    records.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    for line in (lines[1][:-3] + b'","decision":"allow","x":""}\n', lines[1][:-3] + b'" }\n', lines[1][:-1] + b" \n"):
+        path.write_bytes(b"".join([lines[0], line, lines[2]]))
+        with pytest.raises(Mistakes, match="r:2: the chain breaks"):
+            verify(path)
+
+
+@pytest.mark.parametrize("half", [b"", b'{"event":"exch', b"x" * 200_000])
+def test_only_the_end_of_a_long_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bytes) -> None:
+    monkeypatch.setattr(module, "BLOCK", 64)
+    path = tmp_path / "r"
+    for size in (10, 5000, 1):
+        records = Records(str(path))
+        records.write({"event": "exchange", "long": "y" * size})
+        records.close()
+    with path.open("ab") as file:
+        file.write(half)
+    Records(str(path)).close()
+    assert verify(path) == 3 + bool(half) and (b"records_recovered" in path.read_bytes()) == bool(half)
