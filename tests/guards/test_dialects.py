@@ -41,6 +41,9 @@ BAD = [
     "\\boxed{safe}", '{"verdict":"allow"}',
     "<think>x</think>\\boxed{safe}\\boxed{safe}", "<think> </think>\\boxed{safe}",
     "<think>\\boxed{safe}</think>\\boxed{unsafe}", "Safety: Unsafe\nCategories: Nonsense",
+    "Safety: Unsafe\nCategories: None", "Safety: Controversial\nCategories: None", "Safety: Unsafe\nCategories: , ",
+    "Safety: Unsafe\nCategories: None, None", "Safety: Unsafe\nCategories: None, Violent", "unsafe\nNone",
+    "Safety: Safe\nCategories: Violent", "unsafe\n", "unsafe\nS", "<think>x</think>\\boxed{unsafe: }",
 ]
 
 

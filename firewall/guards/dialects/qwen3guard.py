@@ -3,7 +3,8 @@
 The server's chat template writes the prompt: the last message is on trial, a request as `USER's query`, an answer as
 `ASSISTANT's response`. Level and categories come on a line each; for an answer there is a third line about refusal.
 `Jailbreak` is a category of requests only, so it covers no policy on answers. `Controversial` scores 0.5: found at a
-policy's default threshold (the report's strict mode), passed by a higher one (its loose mode).
+policy's default threshold (the report's strict mode), passed by a higher one (its loose mode). `None` goes with `Safe`
+and with nothing else: an unsafe answer without a category would find no policy and pass.
 
 Verified: answers, levels and categories with QwenLM/Qwen3Guard README.md (Quick Start, Safety Policy), and with
 published copies of the chat template of Qwen/Qwen3Guard-Gen-0.6B, whose list for answers lacks `Jailbreak`. No
@@ -42,9 +43,11 @@ class Qwen3Guard:
         if not m:
             raise Unreadable("not the two or three lines of the model card")
         categories = [c.strip() for c in m[2].split(",")]
-        if any(c not in SIDES[case.direction] and c != "None" for c in categories):
-            raise Unreadable("a category that the card does not know here")
+        if (m[1] == "Safe") != (categories == ["None"]):
+            raise Unreadable("categories that contradict the level")
         if m[1] == "Safe":
             return Belief(SCORE["Safe"], ())
+        if any(c not in SIDES[case.direction] for c in categories):
+            raise Unreadable("a category that the card does not know here")
         found = rules(question.policies, "qwen3guard", categories, SIDES[case.direction])
         return Belief(SCORE[m[1]], found, m[2])
