@@ -19,10 +19,10 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from firewall.case import Case
-from firewall.guards.compose import DEPTHS, merge
+from firewall.guards.compose import DEPTHS, merge, steady
 from firewall.guards.guard import Guard, warm
 from firewall.policy import Policy, PolicySet
-from firewall.verdict import Depth, Verdict
+from firewall.verdict import Depth, Verdict, decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Cascade:
             for i, s in enumerate(stages))
         if not self.stages:
             raise ValueError("a cascade needs a stage")
-        self.budget, self.closed = budget, closed
+        self.budget, self.closed, self.steady = budget, closed, all(steady(s.guard) for s in self.stages)
         self._spent: OrderedDict[str, int] = OrderedDict()
 
     @property
@@ -146,9 +146,10 @@ def open_after(stage: Stage, verdict: Verdict, policies: PolicySet) -> tuple[Pol
 
 
 def certain_block(stage: Stage, verdict: Verdict, policies: PolicySet) -> bool:
-    """A policy that blocks is certainly violated: nothing deeper can change the outcome."""
-    return any((p := policies.owner.get(f.rule)) is not None and p.action == "block"
-               and even(f.score, p.threshold) >= stage.high and _fit(stage, p) for f in verdict.findings)
+    """What is certainly violated blocks already: nothing deeper can change the outcome."""
+    sure = tuple(f for f in verdict.findings if (p := policies.owner.get(f.rule)) is not None
+                 and even(f.score, p.threshold) >= stage.high and _fit(stage, p))
+    return decide([replace(verdict, findings=sure)], policies).action == "block"
 
 
 def even(score: float, threshold: float) -> float:

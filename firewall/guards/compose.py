@@ -18,11 +18,16 @@ from firewall.verdict import Depth, Finding, Span, Verdict, decide
 DEPTHS: dict[str, int] = {"snap": 0, "reason": 1, "deliberate": 2}
 
 
+def steady(guard: object) -> bool:
+    """Whether a guard says the same as long as its fingerprint stays. One that does not says `steady = False`."""
+    return bool(getattr(guard, "steady", True))
+
+
 class AllOf:
     """Args: `guards` in the order they are asked; the last one's name is the name of all."""
 
     def __init__(self, *guards: Guard) -> None:
-        self.guards = guards
+        self.guards, self.steady = guards, all(map(steady, guards))
 
     @property
     def name(self) -> str:

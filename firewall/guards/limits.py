@@ -7,7 +7,8 @@ could give (a rule that was not asked about, a score outside [0, 1], a span outs
 cancels the work behind it.
 
 Failures that a text can provoke (an unreadable answer, a text too long) and our own overload do not count towards the
-breaker: else one client could shut the guard for all.
+breaker: else one client could shut the guard for all. Nor does a question whose time the line ate, whether it was never
+asked or asked with less time left than an answer usually takes: it ends as `guard_overloaded`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from firewall.case import Case
 from firewall.errors import GuardDown
 from firewall.guards.breaker import Breaker
+from firewall.guards.compose import steady
 from firewall.guards.guard import Guard, warm
 from firewall.guards.memory import Memory
 from firewall.guards.queue import Queue
@@ -38,7 +40,8 @@ class Limits:
         failures, cooldown: the breaker opens after so many failures in a row, and probes after so many seconds.
         slots, queue: questions at the same time, and waiting ones (default 4 x slots).
         memory: verdicts remembered (0: none); `memory_bytes` bounds their size. Questions about an answer still
-            being written are not remembered: they hardly ever come twice.
+            being written are not remembered: they hardly ever come twice. Nor is what a guard says that is not
+            `steady`: its rules may change under the same fingerprint.
     """
 
     def __init__(self, guard: Guard, *, deadline: float = 3.0, patience: float = 0.0, failures: int = 5,
@@ -46,7 +49,8 @@ class Limits:
                  memory_bytes: int = 8 << 20) -> None:
         self.guard, self.deadline, self.patience = guard, deadline, patience
         self.breaker, self.queue = Breaker(failures, cooldown), Queue(slots, queue)
-        self.memory = Memory(memory, memory_bytes)
+        self.steady = steady(guard)
+        self.memory = Memory(memory if self.steady else 0, memory_bytes)
         self._closed = False
 
     @property
@@ -87,22 +91,31 @@ class Limits:
     async def judge(self, case: Case) -> Verdict:
         if self._closed:
             raise GuardDown("guard_closed", f"guard {self.name} was closed")
-        if wait := self.breaker.admit(time.monotonic()):
+        came, began = time.monotonic(), 0.0
+        if wait := self.breaker.admit(came):
             raise GuardDown("guard_breaker_open", f"guard {self.name} failed {self.breaker.row} times in a row",
                             retry_after=round(wait, 1))
         deadline = self.deadline
         if self.patience:
             deadline += self.patience * sum(len(text) for _, text in case.trial()) / 1000
+        limit = asyncio.timeout(deadline)
         try:
-            async with asyncio.timeout(deadline):
+            async with limit:
                 await self.queue.enter(case.tenant)
-                began = time.monotonic()
+                began, took = time.monotonic(), None
                 try:
-                    verdict = checked(await self._ask(case, began + deadline), case)
+                    verdict = checked(await self._ask(case, came + deadline), case)
+                    took = time.monotonic() - began
                 finally:
-                    self.queue.leave(case.tenant, time.monotonic() - began)
+                    self.queue.leave(case.tenant, took)
         except TimeoutError:
-            self.breaker.failed(time.monotonic())
+            now = time.monotonic()
+            asked = now - began if began else 0.0
+            if limit.expired() and asked < min(self.queue.pace, deadline / 2):
+                self.breaker.dropped()
+                raise GuardDown("guard_overloaded", f"a question for guard {self.name} spent its {deadline:.1f} s in"
+                                " line", retry_after=round(self.queue.wait, 1)) from None
+            self.breaker.failed(now)
             raise GuardDown("guard_timeout", f"guard {self.name} took longer than {deadline:.1f} s") from None
         except GuardDown as e:
             (self.breaker.dropped if e.code in PROVOKED else lambda: self.breaker.failed(time.monotonic()))()

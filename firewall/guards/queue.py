@@ -21,7 +21,7 @@ class Queue:
         self.slots, self.room = slots, 4 * slots if room is None else room
         self.running: Counter[str] = Counter()
         self.active = self.waiting = 0
-        self.pace = 0.1                      # seconds a question takes, smoothed
+        self.pace = 0.1                      # seconds an answer takes, smoothed
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def enter(self, tenant: str) -> None:
@@ -44,7 +44,7 @@ class Queue:
             raise
 
     def leave(self, tenant: str, took: float | None = None) -> None:
-        """Gives the slot back. `took`: seconds, for the next estimate of `Retry-After`."""
+        """Gives the slot back. `took`: seconds until the answer, if there was one; it goes into `pace`."""
         if took is not None:
             self.pace += 0.1 * (took - self.pace)
         self.active -= 1

@@ -10,13 +10,18 @@ We POST one JSON object and expect 200 with another; the reading is strict, and 
 `score` is the service's belief that the case violates. A rule that the service calls violated is found with at least
 its policy's threshold, for the service has decided. Redirects are never followed (the case would go to another origin),
 cookies are never kept, one pool of connections is reused, and leaving early closes the connection.
+
+The service may learn new rules at any time without telling, so what it said is not remembered (`steady`). Its address
+may hold credentials, also in path and query: messages show the origin only, and the fingerprint is a hash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -36,12 +41,19 @@ class WebhookGuard:
     """
 
     name = "webhook"
+    steady = False
 
     def __init__(self, url: str, *, deadline: float = 3.0, connect: float = 1.0, connections: int = 64) -> None:
-        if not url.startswith(("http://", "https://")) or any(c.isspace() for c in url):
-            raise Mistakes([f"guard.kind: webhook:{url!r}: needs an address, e.g. webhook:http://127.0.0.1:9000/judge"])
+        try:
+            where = urlsplit(url)
+            if where.scheme not in ("http", "https") or not where.hostname or where.port == 0 or url.split() != [url]:
+                raise ValueError
+        except ValueError:                   # which part of it would be a password is not to be told
+            raise Mistakes(["guard.kind: webhook needs an address, e.g. webhook:http://127.0.0.1:9000/judge"]) from None
         self.url, self.deadline, self.connect, self.connections = url, deadline, connect, connections
-        self.fingerprint = f"webhook-{url}"
+        where = where._replace(netloc=where.netloc.rpartition("@")[2])
+        self.origin = f"{where.scheme}://{where.netloc}"
+        self.fingerprint = "webhook-" + hashlib.sha256(where.geturl().encode("utf-8", "replace")).hexdigest()[:16]
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -74,8 +86,7 @@ class WebhookGuard:
                 while len(body) <= LARGEST and (more := await response.content.read(LARGEST + 1 - len(body))):
                     body += more
         except aiohttp.ClientConnectionError as e:
-            where = self.url.partition("?")[0]
-            raise GuardDown("guard_unreachable", f"webhook: {type(e).__name__} at {where}") from None
+            raise GuardDown("guard_unreachable", f"webhook: {type(e).__name__} at {self.origin}") from None
         except TimeoutError:
             raise GuardDown("guard_timeout", f"webhook: no answer within {self.deadline:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as e:

@@ -99,6 +99,26 @@ async def test_certain_answers_stop() -> None:
         assert deep.asked_about == [] and verdict.path == ("cheap",) and verdict.guard == "cascade"
 
 
+@pytest.mark.parametrize("front", ["release: watch", "action: flag"])
+async def test_a_hit_that_does_not_block_spares_nothing(front: str) -> None:
+    """Else one word that a watched policy minds buys a pass for everything that only the deep guard sees."""
+    harmless = parse(f"---\nid: talk\n{front}\n---\n- Small talk.\n", "talk", "talk.md", strict=False)
+    policies, deep = PolicySet.of([harmless, FRAUD]), Says("deep", fraud_1=0.97)
+    guard = Cascade((Says("cheap", talk_1=0.99), deep), validated=frozenset({"talk"}))
+    verdict = await guard.judge(asked("x", policies=policies))
+    assert deep.asked_about == [("fraud",)]
+    assert decide([verdict], policies).action == "block" and decide([verdict], policies).rules == ("fraud/1", "talk/1")
+
+
+@pytest.mark.parametrize(("trusted", "score", "spared"), [("weapons", 0.99, True), ("weapons", 0.8, False),
+                                                          ("fraud", 0.99, False)])
+async def test_only_a_certain_block_spares_the_deep_stage(trusted: str, score: float, spared: bool) -> None:
+    deep = Says("deep")
+    guard = Cascade((Says("cheap", weapons_1=score, fraud_1=0.5), deep), validated=frozenset({trusted}))
+    await guard.judge(asked("x"))
+    assert (deep.asked_about == []) == spared
+
+
 async def test_the_grey_band_goes_deeper_about_open_policies_only() -> None:
     deep = Says("deep", fraud_1=0.97)
     verdict = await cascade(Says("cheap", fraud_1=0.4, weapons_1=0.1), deep).judge(asked("x"))

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from firewall.case import Case
 from firewall.errors import GuardDown
 from firewall.guards.breaker import Breaker
+from firewall.guards.cascade import Cascade
+from firewall.guards.compose import AllOf
 from firewall.guards.limits import Limits
 from firewall.guards.memory import Memory
 from firewall.guards.queue import Queue
@@ -143,6 +145,39 @@ async def test_full_queue_says_so_at_once() -> None:
     assert (limits.queue.active, limits.queue.waiting, dict(limits.queue.running)) == (0, 0, {})
 
 
+async def test_waiting_in_line_is_no_failure_of_the_guard() -> None:
+    """A long question of A holds every slot until B's time is up, or nearly: the breaker is none the wiser."""
+    guard = ScriptedGuard(mode="hang")
+    limits = Limits(guard, deadline=0.2, patience=0.1, slots=2, failures=3, memory=0)
+    floods = [asyncio.create_task(limits.judge(asked("x" * 100_000, tenant="a"))) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    errors = await asyncio.gather(*(down(limits, asked("x", tenant="b")) for _ in range(6)))
+    assert {e.code for e in errors} == {"guard_overloaded"} and all(e.retry_after for e in errors)
+    waiting = [asyncio.create_task(down(limits, asked("x", tenant="b"))) for _ in range(2)]
+    await asyncio.sleep(0.16)                                   # A hangs up: 40 ms are left, and answers take longer
+    for f in floods:
+        f.cancel()
+    await asyncio.gather(*floods, return_exceptions=True)
+    assert [(await w).code for w in waiting] == ["guard_overloaded"] * 2
+    assert limits.breaker.row == 0 and limits.ready() == guard.ready()
+    guard.mode = "ok"
+    await limits.judge(asked("x", tenant="b"))
+
+
+async def test_a_hung_guard_opens_the_breaker_behind_a_line_too() -> None:
+    limits = Limits(ScriptedGuard(mode="hang"), deadline=0.05, slots=1, failures=3)
+    codes = [(await asyncio.gather(*(down(limits, asked("x")) for _ in range(3))))[0].code for _ in range(4)]
+    assert codes == ["guard_timeout"] * 3 + ["guard_breaker_open"]
+
+
+async def test_a_guards_own_timeout_is_its_failure() -> None:
+    class Late(ScriptedGuard):
+        async def judge(self, case: Case) -> Verdict:
+            raise TimeoutError
+    limits = Limits(Late(delay=1), failures=2)
+    assert [(await down(limits)).code for _ in range(3)] == ["guard_timeout"] * 2 + ["guard_breaker_open"]
+
+
 async def test_an_attacking_tenant_does_not_slow_another() -> None:
     """R11: B's p99 while A floods is at most twice its own pace (one of A's questions must end first)."""
     limits = Limits(ScriptedGuard(delay=0.02), slots=4, memory=0, deadline=5)
@@ -252,6 +287,16 @@ async def test_memory_answers_the_same_question_only() -> None:
     assert limits.known(said("bomb")) is None                       # partial answers are not remembered
     await limits.close()
     assert limits.known(asked("bomb", tenant="t")) is None
+
+
+async def test_a_guard_whose_rules_may_change_unseen_is_not_remembered() -> None:
+    guard, flaky = Flaky(), Flaky()
+    flaky.steady = False                                        # type: ignore[attr-defined]
+    for one in (flaky, AllOf(guard, flaky), Cascade((guard, flaky)), Limits(flaky)):
+        limits = Limits(one)
+        await limits.judge(asked("bomb"))
+        assert limits.known(asked("bomb")) is None
+    assert Limits(AllOf(guard, guard)).memory.entries and Limits(Cascade((guard, guard))).memory.entries
 
 
 def test_memory_is_bounded() -> None:

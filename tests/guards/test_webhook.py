@@ -8,7 +8,9 @@ import pytest
 from aiohttp import web
 
 from firewall.errors import GuardDown, Mistakes
+from firewall.guards.compose import AllOf
 from firewall.guards.limits import Limits
+from firewall.guards.patterns import Patterns
 from firewall.guards.webhook import WebhookGuard, question
 
 from .cases import SET, asked, said
@@ -125,7 +127,39 @@ def test_half_surrogates_are_replaced() -> None:
     assert json.loads(question(asked("a\ud800b")))["messages"][0]["content"] == "a\ufffdb"
 
 
-def test_mistakes() -> None:
-    with pytest.raises(Mistakes):
-        WebhookGuard("127.0.0.1:9000")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/hush/judge?key=hush", "http://user:hush@127.0.0.1:9/judge",
+                                 "http://hush@127.0.0.1:9/?a=b@hush#hush"])
+async def test_credentials_in_the_address_are_shown_nowhere(url: str) -> None:
+    guard = Limits(WebhookGuard(url))
+    with pytest.raises(GuardDown) as e:
+        await guard.judge(asked("x"))
+    await guard.close()
+    for shown in (guard.fingerprint, guard.name, guard.ready(), e.value.detail, str(e.value), e.value.public):
+        assert "hush" not in shown and "user" not in shown
+    assert e.value.detail == "webhook: ClientConnectorError at http://127.0.0.1:9"
+
+
+def test_the_fingerprint_names_the_service() -> None:
+    names = [WebhookGuard(url).fingerprint for url in ("http://a/judge", "http://b/judge", "http://a/other",
+                                                       "http://a/judge?set=2")]
+    assert len(set(names)) == 4 and all(n.startswith("webhook-") for n in names)
+    assert WebhookGuard("http://a/judge").fingerprint == WebhookGuard("http://u:p@a/judge").fingerprint == names[0]
+
+
+async def test_a_service_that_learned_a_rule_is_heard_at_once() -> None:
+    service = Service(OK)
+    async with serving(service) as url:
+        guard = Limits(AllOf(Patterns(), WebhookGuard(url)))
+        assert (await guard.judge(asked("x"))).findings == () and guard.known(asked("x")) is None
+        service.reply = {"score": 0.9, "violated": ["fraud/1"]}
+        assert (await guard.judge(asked("x"))).findings
+        await guard.close()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9000", "http://", "http:///judge", "ftp://h/", "http://h/a b", "http://h:x/",
+                                 "u:hush@h", "http://u:hush@h:x/?hush"])
+def test_mistakes(url: str) -> None:
+    with pytest.raises(Mistakes, match="needs an address") as e:
+        WebhookGuard(url)
+    assert "hush" not in str(e.value)
     assert len(SET.rule_ids) == 3
