@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -27,10 +28,10 @@ OPEN = Counter("firewall_fail_open_total", "Exchanges that went on without a gua
 UNJUDGED = Counter("firewall_unjudged_characters_total", "Characters that left unjudged (watch mode, fail open).")
 IN_FLIGHT = Gauge("firewall_in_flight", "Exchanges in flight.", multiprocess_mode="livesum")
 STALE = Gauge("firewall_policy_stale", "1 while the policies on disk are broken and the last good set is in force.",
-              multiprocess_mode="max")
-READY = Gauge("firewall_ready", "1 when traffic is accepted.", multiprocess_mode="min")
-RELOADS = Gauge("firewall_policy_reloads", "Reloads of the policies by result.", ("result",), multiprocess_mode="max")
-LAG = Gauge("firewall_loop_lag_seconds", "Event loop lag, worst in the last ten seconds.", multiprocess_mode="max")
+              multiprocess_mode="livemax")
+READY = Gauge("firewall_ready", "1 when traffic is accepted.", multiprocess_mode="livemax")
+RELOADS = Gauge("firewall_policy_reloads", "Reloads of the policies by result.", ("result",), multiprocess_mode="livemax")
+LAG = Gauge("firewall_loop_lag_seconds", "Event loop lag, worst in the last ten seconds.", multiprocess_mode="livemax")
 
 
 @cache
@@ -62,6 +63,14 @@ def settle(exchange: Exchange) -> None:
         UNJUDGED.inc(exchange.came - exchange.cleared)
     if exchange.first_byte:
         first.observe(exchange.first_byte - exchange.began)
+
+
+def state(ready: bool, stale: bool, reloads: Mapping[str, int]) -> None:
+    """How this worker stands: each says it for itself, for another one may answer the scrape."""
+    READY.set(ready)
+    STALE.set(stale)
+    for result, count in reloads.items():
+        RELOADS.labels(result).set(count)
 
 
 def page() -> bytes:

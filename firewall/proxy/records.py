@@ -3,10 +3,13 @@
 Each line carries `chain` = SHA-256(previous chain + the line without it), so that a cut, edited or swapped line of a
 kept file shows. A file that cannot be written refuses new exchanges (`audit_unavailable`) until it can.
 
-A file has one writer, kept by a lock: during a rolling restart the new worker writes to `FILE.next` while the old one
-ends its exchanges in FILE. Rotation is the operator's (logrotate with `create`, then SIGHUP; not `copytruncate`):
-`reopen` ends the moved file with `records_ended` and begins the new one with `records_begun`, whose `after` is the chain
-value of that last line. So a file cut at its end, or one that was deleted, shows in the next.
+A file has one writer, kept by a lock: worker 1 writes to `NAME-w1`, and during a rolling restart the new worker to
+`NAME-next` while the old one ends its exchanges in NAME (names that a rotation does not use). Standard output may have
+several writers, workers and earlier starts: there each line says `by` whom, and each writer has a chain of its own.
+
+Rotation is the operator's (logrotate with `create`, then SIGHUP; not `copytruncate`): `reopen` ends the moved file with
+`records_ended` and begins the new one with `records_begun`, whose `after` is the chain value of that last line. So a file
+cut at its end, or one that was deleted, shows in the next.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import stat
 import sys
 import time
@@ -36,14 +40,17 @@ class Records:
     """Writes records and knows whether it still can."""
 
     def __init__(self, file: str, worker: int = 0) -> None:
-        self.path = None if file == "-" else Path(f"{file}.{worker}" if worker else file)
-        self.file: IO[bytes] = sys.stdout.buffer
+        self.path = None if file == "-" else beside(Path(file), f"-w{worker}" if worker else "")
+        self.file: IO[bytes]
+        self._by = b',"by":"%b"' % secrets.token_hex(4).encode() if self.path is None else b""
         self._chain, cut = START, 0
         self._owed: list[dict[str, Any]] = []
         self._lost = 0
         try:
             if self.path is not None:
                 self.file, self._chain, cut = _open(self.path)
+            else:                       # past Python's buffer, which would keep the rest of a line that did not fit
+                self.file = open(1, "ab", buffering=0, closefd=False)
         except (OSError, Mistakes) as e:
             raise Mistakes([f"records.file: {self.path}: {e}"]) from None
         self.broken = ""
@@ -97,20 +104,17 @@ class Records:
             self._lost += 1
 
     def _line(self, record: dict[str, Any]) -> None:
-        body = orjson.dumps(record)
-        chain = hashlib.sha256(self._chain.encode() + body).hexdigest()
-        line = body[:-1] + b',"chain":"' + chain.encode() + b'"}\n'
-        if self.file is sys.stdout.buffer:
-            self.file.write(line)
-            self.file.flush()
-        elif (wrote := self.file.write(line)) != len(line):         # a full disk takes the beginning
+        body = orjson.dumps(record)[:-1] + self._by
+        chain = hashlib.sha256(self._chain.encode() + body + b"}").hexdigest()
+        line = body + b',"chain":"' + chain.encode() + b'"}\n'
+        if (wrote := self.file.write(line)) != len(line):         # a full disk takes the beginning
             if wrote and self.file.seekable():
                 self.file.truncate(self.file.tell() - wrote)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._chain = chain
 
     def close(self) -> None:
-        if self.file is not sys.stdout.buffer:
+        if self.path is not None:
             self.file.close()
 
 
@@ -120,11 +124,13 @@ def verify(path: Path) -> int:
     Raises:
         Mistakes: names the first line that was edited, cut, swapped or inserted.
     """
-    chain, count = START, 0
+    chains: dict[bytes, str] = {}           # by writer: a file has one, standard output any number
+    count = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             body, sep, end = line.rpartition(b',"chain":"')
-            chain = hashlib.sha256(chain.encode() + body + b"}").hexdigest()
+            writer = body[-16:] if body[-16:-9] == b',"by":"' else b""
+            chains[writer] = chain = hashlib.sha256(chains.get(writer, START).encode() + body + b"}").hexdigest()
             if not sep or end != b'%b"}\n' % chain.encode():       # nothing may stand behind the chain either
                 raise Mistakes([f"{path}:{number}: the chain breaks here: a record was edited, removed or inserted"])
             count += 1
@@ -139,9 +145,16 @@ def ends(path: Path) -> tuple[str, str]:
     return first.get("after", "") if first.get("event") == "records_begun" else "", last.get("chain", START)
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """`records.jsonl` -> `records-w1.jsonl`; what is no file (/dev/null, a terminal) has one name only."""
+    if path.exists() and not path.is_file():
+        return path
+    return path.with_name(f"{path.stem}{suffix}{path.suffix}")
+
+
 def _open(path: Path) -> tuple[IO[bytes], str, int]:
     """A file nobody else writes to, opened for appending, with its last chain value and the bytes cut from its end."""
-    for name in (path, *(path.with_name(f"{path.name}.next{n or ''}") for n in range(8))):
+    for name in (path, *(beside(path, f"-next{n or ''}") for n in range(8))):
         file = name.open("ab", buffering=0)
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

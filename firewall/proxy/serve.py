@@ -99,10 +99,14 @@ class Firewall:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def drain(self, wait: float | None = None, timeout: float | None = None) -> None:
-        """Not ready, wait, stop accepting, finish what is in flight."""
+    async def drain(self, wait: float | None = None, timeout: float | None = None, replaced: bool = False) -> None:
+        """Not ready, wait, stop accepting, finish what is in flight. `replaced`: another worker serves already, and it
+        alone shall say how the firewall stands."""
         s = self.config.server
         self.house.draining = "draining"
+        metrics.state(False, False, {})
+        if replaced and self.admin_listener is not None:
+            self.admin_listener.close()
         await asyncio.sleep(s.drain_wait if wait is None else wait)
         self.server.stop_accepting()
         await self.server.drain(s.drain_timeout if timeout is None else timeout)
@@ -148,6 +152,7 @@ class Firewall:
             seen[at] = max(0.0, time.perf_counter() - began - 0.25)
             at = (at + 1) % len(seen)
             metrics.LAG.set(max(seen))
+            metrics.state(not self.house.ready(), bool(self.house.source.stale), self.house.source.reloads)
             self.pressure.look()
 
 
@@ -156,19 +161,21 @@ async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, so
     """Serves until a signal. Returns the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    signals = 0
+    signals, replaced = 0, False
 
-    def asked() -> None:
-        nonlocal signals
+    def asked(by: int) -> None:
+        nonlocal signals, replaced
         signals += 1
+        replaced = by == signal.SIGUSR1
         stop.set()
         if signals > 1:
             log.warning("second_signal", action="exit now")
             loop.stop()
             sys.exit(1)
 
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, asked)
+    # a worker (with a socket from its parent) leaves Ctrl-C to the parent, which tells it once
+    for name in (signal.SIGTERM, signal.SIGUSR1 if sock else signal.SIGINT):
+        loop.add_signal_handler(name, asked, name)
     firewall = Firewall(config, guard, worker=worker, sock=sock, salt=salt)
     loop.add_signal_handler(signal.SIGHUP, firewall.hang_up)
     async with firewall:
@@ -178,6 +185,6 @@ async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, so
         started(firewall)
         await stop.wait()
         log.info("draining", worker=worker, in_flight=len(firewall.app.tasks))
-        await firewall.drain()
+        await firewall.drain(replaced=replaced)
     log.info("stopped", worker=worker)
     return 0

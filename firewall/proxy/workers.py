@@ -2,11 +2,15 @@
 
 The parent opens one SO_REUSEPORT socket a worker and keeps it: a worker that dies or is replaced leaves its accept queue
 to its successor, so that no connection is refused. SIGHUP is a rolling restart (new worker up and ready, then the old
-one drains), SIGTERM drains all. A worker that dies is started again with back-off; five deaths in ten seconds end it all.
+one drains, told by SIGUSR1 that it was replaced), SIGTERM or Ctrl-C drains all, each worker told once; a second signal ends
+all now. A worker that dies is started again with back-off; five deaths in ten seconds end it all. A parent that is killed
+takes its workers along.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -16,6 +20,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 
 from firewall.config import Config, address
@@ -52,19 +57,22 @@ class Supervisor:
     """Keeps N workers alive. `run` returns the exit status."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config, self.pid = config, os.getpid()
         self.salt = os.urandom(16)
         host, port = address(config.server.listen)
         self.sockets: list[socket.socket] = []
-        try:
-            for _ in range(config.server.workers):
-                self.sockets.append(_listener(host, port))
-                port = self.sockets[0].getsockname()[1]
-        except OSError as e:
-            raise Mistakes([f"server.listen: cannot listen on {config.server.listen}: {e.strerror}"]) from None
+        for name, place in (("listen", config.server.listen), ("admin", config.server.admin)):
+            try:
+                _listener(*address(place), shared=False).close()    # two firewalls would share the port unnoticed
+                for _ in range(config.server.workers if name == "listen" else 0):
+                    self.sockets.append(_listener(host, port))
+                    port = self.sockets[0].getsockname()[1]
+            except OSError as e:
+                raise Mistakes([f"server.{name}: cannot listen on {place}: {e.strerror}"]) from None
         self.workers: dict[int, BaseProcess] = {}
         self.old: list[BaseProcess] = []
         self.deaths: list[float] = []
+        self.told: set[int] = set()             # workers that were asked to end
         self.stopping = self.rolling = False
 
     def run(self) -> int:
@@ -88,19 +96,25 @@ class Supervisor:
         while True:
             time.sleep(0.1)
             if self.stopping:
-                for process in self.workers.values():
+                self._end((*self.workers.values(), *self.old), signal.SIGTERM)      # one may have come up meanwhile
+                for process in (*self.workers.values(), *self.old):
                     process.join()
                 return max((p.exitcode or 0 for p in self.workers.values()), default=0)
             if self.rolling:
                 self.rolling = False
                 for number, process in list(self.workers.items()):
-                    if self._start(number, wait=True) and process.pid:
-                        self.old.append(process)
-                        os.kill(process.pid, signal.SIGTERM)
+                    if self.stopping:
+                        break
+                    self.old.append(process)
+                    if self._start(number, wait=True):
+                        self._end([process], signal.SIGUSR1)
                     else:
-                        self.workers[number] = process      # the new one could not serve: the old one stays
+                        self.old.remove(process)            # the new one could not serve: the old one stays
+                        self.workers[number] = process
+                continue
             for number, process in list(self.workers.items()):
-                if not process.is_alive():
+                if not process.is_alive() and not self.stopping:
+                    self._forget(process)
                     now = time.monotonic()
                     self.deaths = [t for t in self.deaths if now - t < 10] + [now]
                     if len(self.deaths) >= 5:
@@ -108,7 +122,9 @@ class Supervisor:
                         return 1
                     time.sleep(0.2 * len(self.deaths))
                     self._start(number)
-            self.old = [p for p in self.old if p.is_alive()]
+            for process in [p for p in self.old if not p.is_alive()]:
+                self._forget(process)
+                self.old.remove(process)
 
     def _start(self, number: int, wait: bool = False) -> bool:
         """Forks a worker; with `wait`, True only when it serves."""
@@ -122,9 +138,10 @@ class Supervisor:
         return served
 
     def _child(self, number: int, ready: int) -> None:
-        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for name in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(name, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)        # a terminal's Ctrl-C reaches all: the parent tells us
+        _die_with(self.pid)
         sys.exit(serve_one(self.config, number, self.sockets[number], self.salt, ready))
 
     def _stop(self, *_: object) -> None:
@@ -132,20 +149,46 @@ class Supervisor:
             for process in (*self.workers.values(), *self.old):
                 process.kill()
         self.stopping = True
-        for process in self.workers.values():
-            if process.pid and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
+        self._end((*self.workers.values(), *self.old), signal.SIGTERM)
+
+    def _end(self, processes: Iterable[BaseProcess], how: signal.Signals) -> None:
+        """Asks each to drain, once: a worker takes a second signal for `now`."""
+        for process in processes:
+            if process.pid and process.pid not in self.told and process.is_alive():
+                self.told.add(process.pid)
+                os.kill(process.pid, how)
+
+    def _forget(self, process: BaseProcess) -> None:
+        """A worker that ended has no gauges any more."""
+        if process.pid:
+            from prometheus_client import multiprocess      # here: it reads the folder's name when it is imported
+
+            self.told.discard(process.pid)
+            multiprocess.mark_process_dead(process.pid)
 
     def _roll(self, *_: object) -> None:
         self.rolling = True
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _die_with(parent: int) -> None:
+    """Linux: the kernel sends SIGTERM when the parent is gone, however it went."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def _listener(host: str, port: int, shared: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind((host, port))
-    sock.listen(4096)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(4096)
+    except OSError:
+        sock.close()
+        raise
     sock.setblocking(False)
     return sock

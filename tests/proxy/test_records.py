@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,7 +151,7 @@ def test_a_file_has_one_writer(tmp_path: Path) -> None:
     third.write({"event": "exchange"})
     new.close()
     third.close()
-    assert verify(path) == 4 and verify(tmp_path / "r.next") == 3
+    assert verify(path) == 4 and verify(tmp_path / "r-next") == 3
 
 
 def test_the_files_of_a_rotation_are_verified_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,3 +201,37 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path, monkeypatch: pytest
         file.write(half)
     Records(str(path)).close()
     assert verify(path) == 3 + bool(half) and (b"records_recovered" in path.read_bytes()) == bool(half)
+
+
+STDOUT = """
+import sys
+from firewall.proxy.records import Records
+r = Records("-", int(sys.argv[1]))
+for n in range(3): r.write({"event": "exchange", "n": n})
+"""
+
+
+def test_several_writers_on_one_standard_output(tmp_path: Path) -> None:
+    """Workers and later starts (`>>`): each has its chain; a line that is missing, moved or edited shows."""
+    path = tmp_path / "out"
+    for _ in range(2):
+        with path.open("ab") as file:
+            both = [subprocess.Popen([sys.executable, "-c", STDOUT, str(n)], stdout=file) for n in (0, 1)]
+            assert [p.wait(20) for p in both] == [0, 0]
+    assert verify(path) == 12
+    lines = path.read_bytes().splitlines(keepends=True)
+    first = next(n for n, line in enumerate(lines) if b'"n":1' in line)
+    edited = [*lines[:first], lines[first].replace(b'"n":1', b'"n":7'), *lines[first + 1:]]
+    for bad in (lines[:first] + lines[first + 1:], edited):
+        path.write_bytes(b"".join(bad))
+        with pytest.raises(Mistakes, match="the chain breaks"):
+            verify(path)
+
+
+def test_names_that_a_rotation_does_not_use(tmp_path: Path) -> None:
+    one, two = Records(str(tmp_path / "r.jsonl"), 2), Records(str(tmp_path / "r.jsonl"), 2)
+    null = Records("/dev/null", 3)
+    null.write({"event": "exchange"})
+    for records in (one, two, null):
+        records.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r-w2-next.jsonl", "r-w2.jsonl"]

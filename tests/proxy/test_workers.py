@@ -14,7 +14,7 @@ from firewall.proxy import workers
 
 def config(port: int = 0, count: int = 3) -> Config:
     base = Config()
-    return replace(base, server=replace(base.server, listen=f"127.0.0.1:{port}", workers=count))
+    return replace(base, server=replace(base.server, listen=f"127.0.0.1:{port}", admin="127.0.0.1:0", workers=count))
 
 
 def test_every_worker_has_a_socket_on_one_port() -> None:
