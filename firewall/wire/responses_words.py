@@ -3,8 +3,10 @@
 The same words come up to five times: as deltas, in `.done`, in the finished part, in the finished item and in the final
 response, which also repeats the request's instructions and tools. Channels are named by where the words stand in the
 final response, `item/0/content/0/text`, `item/1/arguments`, `item/0/summary/0/text`, for all of them: so a copy is
-known by its channel, and one that equals what was said there is no new piece. A copy that differs is a piece on a
-channel of its own. With `copies` (words may be redacted) every copy is one: `item/0/content/0/text/response.completed`.
+known by its channel, and one that equals what was said there is no new piece. Copies that differ are pieces on one
+channel beside it, `.../copy`. With `copies` (words may be redacted) every copy is a piece:
+`item/0/content/0/text/response.completed`. Fields of an event that stand nowhere in the final response repeat nothing:
+whatever they say from event to event is the growing text of one channel (`event/0/0/...` in item 0, content 0).
 
 A call is pending from its item's start until its end; then arguments whose escapes hide words are shown decoded.
 """
@@ -91,6 +93,7 @@ ANSWER: Inert = {
 }
 PLACE = trie({**ANSWER, **{path: shape for path, shape in _RESPONSE.items() if path not in ANSWER}})
 _WHOLE = trie(_RESPONSE)
+_SHELL = PLACE["item"]["output"]["[]"]
 SCALARS = frozenset((int, float, bool, type(None)))
 # What a vendor's server runs itself and shows in `status` only; all other calls leave whole.
 SERVED = frozenset(("web_search_call", "file_search_call", "image_generation_call", "x_search_call"))
@@ -134,6 +137,7 @@ class Output:
         self.opaque: list[str] = []
         self._calls: set[int] = set()               # output indices of calls under way
         self._said: dict[str, list[str]] = {}       # channel -> its words
+        self._copied: dict[str, set[str]] = {}      # channel -> copies that differ from them
         self._sent: frozenset[str] | None = None    # the request's words, once an echo came
         self._event = ""
         self._state = Seen()                        # what a client has seen open, but for the number
@@ -190,16 +194,19 @@ class Output:
         elif type(document.get("response")) is dict:
             self._response(document["response"], out)
             known = ("response",)
-        elif self._event.startswith("response.shell_call_output_content."):
-            for name in ("delta", "output"):
-                if type(document.get(name)) in (dict, list):
-                    self._walk(document[name], None, self._channel(document, "item.{o}.output.{k}"), out)
-            known = ("delta", "output")
+        elif self._event == "response.shell_call_output_content.delta" and type(document.get("delta")) is dict:
+            self._walk(document["delta"], _SHELL, self._channel(document, "item.{o}.output.{k}"), out, delta=True)
+            known = ("delta",)
+        elif self._event == "response.shell_call_output_content.done" and type(document.get("output")) is list:
+            for place, part in enumerate(document["output"], _index(document, "command_index")):
+                self._walk(part, _SHELL, self._channel(document, "item.{o}.output.") + str(place), out)
+            known = ("output",)
         for key, value in document.items():
             if key in known or (type(value) in SCALARS and key in KEYS):
                 continue
             if key != "type" or value not in _DONE:
-                self._walk({key: value}, PLACE, "", out, document)
+                place = self._channel(document, "event.{o}.{c}") if "output_index" in document else ""
+                self._walk({key: value}, PLACE, place, out, document, delta=key != "type")
         self._mark(document)
         return out
 
@@ -286,13 +293,14 @@ class Output:
         for leaf in tokens(rows, spoken, channel, self.opaque):
             self._say(leaf._replace(path=leaf.path.replace("/", ".")), delta, out)
 
-    def _walk(self, value: Any, place: Any, path: str, out: list[Leaf], holder: Any = None) -> None:
+    def _walk(self, value: Any, place: Any, path: str, out: list[Leaf], holder: Any = None, *,
+              delta: bool = False) -> None:
         """Any leaves, each a copy or new. `holder` is the container that a one-field `value` was taken from."""
         for leaf in leaves(value, place, path, opaque=self.opaque):
             judgeable(leaf)
             if holder is not None and leaf.holder is value and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder)
-            self._say(leaf, False, out)
+            self._say(leaf, delta, out)
 
     def _say(self, leaf: Leaf, delta: bool, out: list[Leaf]) -> None:
         """Words on their channel: more of them, or a copy of what was said there."""
@@ -307,9 +315,10 @@ class Output:
         if len(said) > 1:
             said[:] = ["".join(said)]
         if self.copies:
-            out.append(leaf._replace(path=f"{channel}/{self._event}"))
-        elif said[0] != leaf.text:
-            self._say(leaf._replace(path=f"{leaf.path}.copy"), False, out)
+            out.append(leaf._replace(path=f"{channel}/{self._event if self._event in _DONE else 'copy'}"))
+        elif said[0] != leaf.text and leaf.text not in (copied := self._copied.setdefault(channel, set())):
+            copied.add(leaf.text)
+            out.append(leaf._replace(path=f"{channel}/copy"))
 
     def _called(self, index: int) -> list[Leaf]:
         """A call is whole: what the escapes of its arguments hide."""
@@ -323,7 +332,7 @@ class Output:
 
 
 def _index(document: dict[str, Any], name: str) -> int:
-    value = document.get(name, 0)
+    value = document.get(name) or 0
     if type(value) is not int or not 0 <= value < 100_000:
         raise unreadable("an index is no small number")
     return value
