@@ -106,3 +106,64 @@ async def test_metrics_are_merged(running):
         text = await reply.text()
     counted = re.findall(r'firewall_exchanges_total\{.*ending="passed".*\} ([0-9.]+)', text)
     assert sum(map(float, counted)) == 20
+
+
+async def ended(process: subprocess.Popen[str], seconds: float = 20) -> int:
+    return await asyncio.get_running_loop().run_in_executor(None, process.wait, seconds)
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.6])
+async def test_sigterm_in_the_middle_of_a_rolling_restart_ends_all(running, pause: float) -> None:
+    process, url, _ = running
+    children = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGHUP)
+    await asyncio.sleep(pause)
+    process.send_signal(signal.SIGTERM)
+    assert await ended(process) == 0 and "second_signal" not in process.stderr.read()
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+async def test_a_terminals_ctrl_c_reaches_everybody_and_drains(running) -> None:
+    process, url, _ = running
+    assert await ask(url) == 200
+    for one in (*psutil.Process(process.pid).children(), psutil.Process(process.pid)):
+        one.send_signal(signal.SIGINT)
+    assert await ended(process) == 0 and "second_signal" not in process.stderr.read()
+
+
+async def test_a_second_firewall_on_the_same_ports_is_refused(running, tmp_path: Path) -> None:
+    _, url, _ = running
+    other = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "firewall", "--config", str(tmp_path / "firewall.toml")],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=20)
+    assert other.returncode == 2 and "server.listen: cannot listen" in other.stderr
+    assert await ask(url) == 200
+
+
+async def test_workers_go_with_a_parent_that_was_killed(running) -> None:
+    process, url, _ = running
+    children = psutil.Process(process.pid).children()
+    process.kill()
+    await ended(process)
+    for _ in range(150):
+        await asyncio.sleep(0.1)
+        if not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+            return
+    raise AssertionError("orphans serve on")
+
+
+async def test_readiness_holds_through_a_rolling_restart(running) -> None:
+    process, url, admin = running
+    before = {p.pid for p in psutil.Process(process.pid).children()}
+    process.send_signal(signal.SIGHUP)
+    seen: list[int] = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+        for _ in range(60):
+            async with http.get(f"{admin}/readyz") as reply:
+                seen.append(reply.status)
+            await asyncio.sleep(0.05)
+            if not before & {p.pid for p in psutil.Process(process.pid).children()}:
+                break
+        async with http.get(f"{admin}/metrics") as reply:
+            assert "firewall_ready 1.0" in await reply.text()
+    assert set(seen) == {200}
