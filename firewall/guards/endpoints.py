@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -46,10 +47,10 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://", "unix:")) or any(c.isspace() for c in self.url):
-            raise Mistakes([f"guard.kind: {self.url.rpartition('@')[2]!r} is no address; write remote:http://127.0.0.1:8000"])
+            raise Mistakes(["guard.kind: not an address; write remote:http://127.0.0.1:8000"])
         self.url = self.url.rstrip("/").removesuffix("/v1")
-        self.shown = self.url.partition("?")[0] if "@" not in self.url else (
-            "://".join((self.url.partition("://")[0], self.url.rpartition("@")[2].partition("?")[0])))
+        parts = urlsplit(self.url)
+        self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else self.url
 
     def open(self, deadline: float, key: str) -> aiohttp.ClientSession:
         if self.session is None or self.session.closed:

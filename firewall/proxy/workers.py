@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 
 from firewall.config import Config, address
-from firewall.errors import Mistakes
+from firewall.errors import FirewallError, Mistakes
 
 FORK = multiprocessing.get_context("fork")
 
@@ -50,7 +50,9 @@ def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None
         return uvloop.run(run(config, worker=worker, sock=sock, salt=salt, started=started))
     except Mistakes as e:
         print("firewall: cannot serve:", *e.lines, sep="\n  ", file=sys.stderr)
-        return 2
+    except FirewallError as e:
+        print(f"firewall: cannot serve: {e.detail}", file=sys.stderr)
+    return 2
 
 
 class Supervisor:
@@ -161,7 +163,7 @@ class Supervisor:
     def _forget(self, process: BaseProcess) -> None:
         """A worker that ended has no gauges any more."""
         if process.pid:
-            from prometheus_client import multiprocess      # here: it reads the folder's name when it is imported
+            from prometheus_client import multiprocess  # here: it reads the folder's name when it is imported
 
             self.told.discard(process.pid)
             multiprocess.mark_process_dead(process.pid)

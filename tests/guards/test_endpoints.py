@@ -202,7 +202,7 @@ def test_addresses() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://svc:hunter2@127.0.0.1:9", "http://127.0.0.1:9/base?key=hunter2",
-                                 "http://svc:hunter2@127.0.0.1:9/?key=hunter2"])
+                                 "http://svc:hunter2@127.0.0.1:9/?key=hunter2", "http://127.0.0.1:9/?key=hunter2@hush"])
 async def test_credentials_in_an_address_are_not_told(url: str) -> None:
     engine = Endpoints([url], deadline=1)
     await engine.start()
