@@ -3,8 +3,8 @@
 A refused answer ends with `done: true` and `done_reason: "content_filter"`; a failure is `{"error": text}`.
 
 `context` (generate): token ids of the whole conversation. They spell what was judged, so they pass, counted as opaque,
-with the line that ends the answer; where words may be redacted (`StreamLimits.copies`) they would bring them back and
-are refused. In a request they are a prompt that nobody can read: refused.
+with the line that ends the answer, which waits for a verdict on the whole. Where words were redacted they would bring
+them back: they are dropped. In a request they are a prompt that nobody can read: refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from firewall.errors import FirewallError
 from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
 from firewall.wire.openai_words import judgeable, tokens
-from firewall.wire.reader import reader
+from firewall.wire.reader import Listed, Streamed, reader
 from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, refused, unreadable
@@ -76,8 +76,10 @@ class Ollama:
         return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
-        limits = limits or StreamLimits()
-        return reader(Lines(asked, self.chat, limits.copies), content_type, limits, lines=True)
+        limits, speech = limits or StreamLimits(), Lines(asked, self.chat)
+        found = reader(speech, content_type, limits, lines=True)
+        speech.spells = not isinstance(found, Streamed)
+        return Told(speech, limits) if isinstance(found, Listed) else found
 
     def error(self, error: FirewallError, request_id: str) -> bytes:
         return orjson.dumps({"error": error.public})
@@ -87,6 +89,16 @@ class Ollama:
 
     def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
         return Lines(asked, self.chat).withheld(message)
+
+
+class Told(Listed):
+    """NDJSON whose last line may spell the whole answer a second time."""
+
+    def unplaced(self, raw: bytes) -> bytes:
+        if not raw.strip():
+            return raw
+        document = self._parse(raw)
+        return super().unplaced(raw if document.pop("context", None) is None else self._bytes(raw, document))
 
 
 class Seen(NamedTuple):
@@ -105,11 +117,12 @@ class Lines:
     plain = False
     pending = False
 
-    def __init__(self, asked: Asked, chat: bool, copies: bool = False) -> None:
-        self.asked, self.chat, self.copies = asked, chat, copies
+    def __init__(self, asked: Asked, chat: bool) -> None:
+        self.asked, self.chat = asked, chat
         self.after: Seen | None = None
         self.last = self.complete = False
         self.opaque: list[str] = []
+        self.spells = True      # token ids may come: the framing can drop them where words were redacted
         self._calls = 0
 
     def again(self) -> Lines:
@@ -124,7 +137,8 @@ class Lines:
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
-        spoken = document.get("response") or (document.get("message") or {}).get("content") or ""
+        message = document.get("message")
+        spoken = document.get("response") or (message.get("content") if type(message) is dict else "") or ""
         for key, value in document.items():
             if key == "logprobs" and type(value) is list:
                 out += tokens(value, spoken, "choice/0/logprobs", self.opaque)
@@ -132,7 +146,7 @@ class Lines:
                 for name, inner in value.items():
                     self._field(value, name, inner, _ANSWER["message"], out)
             elif key == "context" and type(value) is list and all(type(number) is int for number in value):
-                if value and (self.copies or document.get("done") is not True):
+                if value and not (self.spells and document.get("done") is True):
                     raise unreadable("token ids in the answer", "unjudgeable_field")
                 self.opaque.append("context")
             else:

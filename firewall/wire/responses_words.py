@@ -198,8 +198,8 @@ class Output:
             self._walk(document["delta"], _SHELL, self._channel(document, "item.{o}.output.{k}"), out, delta=True)
             known = ("delta",)
         elif self._event == "response.shell_call_output_content.done" and type(document.get("output")) is list:
-            for place, part in enumerate(document["output"], _index(document, "command_index")):
-                self._walk(part, _SHELL, self._channel(document, "item.{o}.output.") + str(place), out)
+            for number, part in enumerate(document["output"], _index(document, "command_index")):
+                self._walk(part, _SHELL, self._channel(document, "item.{o}.output.") + str(number), out)
             known = ("output",)
         for key, value in document.items():
             if key in known or (type(value) in SCALARS and key in KEYS):
