@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from firewall.guards.encoder.plan import Plan
+from firewall.guards.encoder.rules import parts
 from firewall.guards.encoder.windows import spaced
 from firewall.guards.encoder.wordpiece import Encoding, WordPiece
 
@@ -70,21 +71,28 @@ class Engine:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def code(self, text: str) -> NDArray[np.float32]:
-        """What the head needs of one rule sentence; those of shipped policies come with the weights."""
+        """What the head needs of one rule sentence, [c]; those of shipped policies come with the weights. A sentence
+        of more than `RULE_TOKENS` is read in parts: [n,c]."""
         if self._shipped and (ready := self._shipped.get(name(text))) is not None:
             return ready
         with self._lock:
             if (kept := self._codes.get(text)) is not None:
                 self._codes.move_to_end(text)
                 return kept
-        ids = [CLS, *self._read(text).ids[:RULE_TOKENS - 2], SEP]
-        states = self._states(ids, len(ids))[0]
-        pooled = np.concatenate((states.mean(0), states[0]))[None]
-        code: NDArray[np.float32] = self.rules.run(None, {"pooled": pooled})[0][0]
+        read = self._read(text)
+        made = [self._code(read.ids[a:b]) for a, b in parts(text, read.offsets, RULE_TOKENS - 2)]
+        code = made[0] if len(made) == 1 else np.stack(made)
         with self._lock:
             self._codes[text] = code
             while len(self._codes) > RULES_KEPT:
                 self._codes.popitem(last=False)
+        return code
+
+    def _code(self, part: list[int]) -> NDArray[np.float32]:
+        ids = [CLS, *part, SEP]
+        states = self._states(ids, len(ids))[0]
+        pooled = np.concatenate((states.mean(0), states[0]))[None]
+        code: NDArray[np.float32] = self.rules.run(None, {"pooled": pooled})[0][0]
         return code
 
     def score(self, text: str, context: str, way: int, plan: Plan) -> Scores:

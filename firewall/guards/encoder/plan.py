@@ -2,7 +2,7 @@
 
 A policy whose slots are exactly those it was calibrated with uses its own calibration; any other (edited, custom, ad
 hoc) uses the general one. A policy longer than `GROUP` rules is given in several groups, each with its allowed lines,
-so that no rule is dropped.
+and a sentence longer than the encoder reads at once takes several slots, so that no rule and no word is dropped.
 """
 
 from __future__ import annotations
@@ -47,23 +47,33 @@ def digest(slots: Iterable[Slot]) -> str:
 def groups(slots: Sequence[Slot]) -> list[tuple[Slot, ...]]:
     """The slots of a policy in groups of at most `GROUP` rules; allowed and scope slots go with each group."""
     bad = [s for s in slots if s.role == VIOLATES]
-    rest = [s for s in slots if s.role == ALLOWED][:GROUP] + [s for s in slots if s.role > ALLOWED][:GROUP]
+    rest = [s for s in slots if s.role == ALLOWED] + [s for s in slots if s.role > ALLOWED]
     return [(*bad[i:i + GROUP], *rest) for i in range(0, len(bad), GROUP)]
 
 
 def compile(policies: Sequence[Policy], encode: Callable[[str], NDArray[np.float32]], calibration: dict[str, Any],
             slots: Callable[[Policy], Sequence[Slot]] = segments) -> Plan:
-    """Slots of all policies -> `Plan`. `encode` gives the cached code of one sentence."""
-    cells: list[tuple[Policy, tuple[Slot, ...]]] = [(p, g) for p in policies for g in groups(slots(p))]
+    """Slots of all policies -> `Plan`. `encode` gives the cached code [c] of one sentence, or [n,c] of its n parts."""
+    codes: list[NDArray[np.float32]] = []
+    rows: dict[str, range] = {}         # of each sentence in `codes`
+    cells: list[tuple[Policy, tuple[Slot, ...]]] = []
+    for policy in policies:
+        parts: list[Slot] = []
+        for slot in sorted(slots(policy), key=lambda s: s.role):
+            if slot.text not in rows:
+                new = np.atleast_2d(encode(slot.text))
+                rows[slot.text] = range(len(codes), len(codes) + len(new))
+                codes += list(new)
+            parts += [slot._replace(part=k) for k in range(len(rows[slot.text]))]
+        cells += [(policy, group) for group in groups(parts)]
     size = max((len(g) for _, g in cells), default=1)
-    texts: dict[str, int] = {}
     index = np.zeros((max(len(cells), 1), size), np.int64)
     role = np.full_like(index, -1)
     flat, rules, scale, shift, report, threshold, wide = [], [], [], [], [], [], []
     for p, (policy, group) in enumerate(cells):
         ways = _calibration(policy, calibration)
         for s, slot in enumerate(group):
-            index[p, s] = texts.setdefault(slot.text, len(texts))
+            index[p, s] = rows[slot.text][slot.part]
             role[p, s] = slot.role
             if slot.role == VIOLATES:
                 flat.append(p * size + s)
@@ -73,8 +83,8 @@ def compile(policies: Sequence[Policy], encode: Callable[[str], NDArray[np.float
                 threshold.append(policy.threshold)
                 report.append(min(policy.threshold, FLOOR))
                 wide.append(policy.action == "redact")
-    codes = np.stack([encode(t) for t in texts]) if texts else np.zeros((1, 1), np.float32)
-    return Plan(codes, index[None], role[None], np.array(flat, np.int64), tuple(rules),
+    table = np.stack(codes) if codes else np.zeros((1, 1), np.float32)
+    return Plan(table, index[None], role[None], np.array(flat, np.int64), tuple(rules),
                 np.array(scale, np.float32).T, np.array(shift, np.float32).T, np.array(report, np.float32),
                 np.array(threshold, np.float32), tuple(wide))
 
