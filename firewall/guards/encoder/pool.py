@@ -1,7 +1,9 @@
-"""Worker threads for model calls: one window a call, cases in turn, a bounded line.
+"""Worker threads for model calls: one window a call, tenants in turn, cases in turn, bounded lines.
 
-onnxruntime releases the GIL, so plain threads use the cores. Each worker takes one window of the case at the head of
-the line and puts the case at its end: a document of a thousand windows delays a short question by one window a worker.
+onnxruntime releases the GIL, so plain threads use the cores. A worker takes one window of the first case in the line of
+the tenant whose turn it is, then puts the case at the end of its line and the tenant behind the others: a document of a
+thousand windows delays a short question by one window a worker, and so do a thousand documents of another tenant. What
+is bounded is how many cases of a tenant wait, not how long they are: a long one turns nobody away.
 
 Windows are never put into one batch. With dynamic int8 the scale of the activations is taken over the whole batch, so
 a window's score would depend on its neighbours: on other people's text, and on whether the answer streamed.
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +25,8 @@ Job = Callable[[], Any]
 class _Work:
     """The windows of one case: which are still to start, and what the finished ones gave."""
 
-    def __init__(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
-        self.jobs, self.loop = jobs, loop
+    def __init__(self, jobs: Sequence[Job], tenant: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.jobs, self.tenant, self.loop = jobs, tenant, loop
         self.done: asyncio.Future[list[Any]] = loop.create_future()
         self.results: list[Any] = [None] * len(jobs)
         self.next, self.left = 0, len(jobs)
@@ -32,12 +34,12 @@ class _Work:
 
 
 class Pool:
-    """`threads` workers; at most `room` windows may wait when a case arrives."""
+    """`threads` workers; at most `room` cases of a tenant wait. `waiting` counts the windows of all."""
 
     def __init__(self, threads: int, room: int, name: str = "guard") -> None:
         self.threads, self.room, self.name = threads, room, name
         self.waiting = 0
-        self._line: deque[_Work] = deque()
+        self._lines: OrderedDict[str, deque[_Work]] = OrderedDict()     # by tenant, none empty; the first has its turn
         self._wake = threading.Condition()
         self._closed = False
         self._workers: list[threading.Thread] = []
@@ -53,32 +55,32 @@ class Pool:
         """Ends the workers after their current window; waiting cases fail with `GuardDown`."""
         with self._wake:
             self._closed = True
-            line, self.waiting = list(self._line), 0
-            self._line.clear()
+            works, self.waiting = [work for line in self._lines.values() for work in line], 0
+            self._lines.clear()
             self._wake.notify_all()
-        for work in line:
+        for work in works:
             work.dropped = True
             self._tell(work, GuardDown("guard_closed", "the embedded guard was closed"))
         for worker in self._workers:
             worker.join()
         self._workers = []
 
-    async def run(self, jobs: Sequence[Job]) -> list[Any]:
-        """Results of all jobs, in order. Cancelling it drops the jobs that did not start.
+    async def run(self, jobs: Sequence[Job], tenant: str = "") -> list[Any]:
+        """Results of all jobs of one case, in order. Cancelling it drops the jobs that did not start.
 
         Raises:
-            GuardDown: `guard_overloaded` when too many windows wait already; `guard_closed`.
+            GuardDown: `guard_overloaded` when too many cases of the tenant wait already; `guard_closed`.
         """
         if not jobs:
             return []
-        work = _Work(jobs, asyncio.get_running_loop())
+        work = _Work(jobs, tenant, asyncio.get_running_loop())
         with self._wake:
             if self._closed or not self._workers:
                 raise GuardDown("guard_closed", "the embedded guard is not running")
-            if self.waiting >= self.room:
-                raise GuardDown("guard_overloaded", f"queue full: {self.waiting} windows wait already")
+            if len(self._lines.get(tenant, ())) >= self.room:
+                raise GuardDown("guard_overloaded", f"queue full: {self.room} cases wait already")
             self.waiting += len(jobs)
-            self._line.append(work)
+            self._lines.setdefault(tenant, deque()).append(work)
             self._wake.notify(min(len(jobs), self.threads))
         try:
             return await work.done
@@ -90,23 +92,28 @@ class Pool:
         with self._wake:
             if not work.dropped:
                 work.dropped = True
-                if work in self._line:
-                    self._line.remove(work)
+                if work in (line := self._lines.get(work.tenant, deque())):
+                    line.remove(work)
                     self.waiting -= len(work.jobs) - work.next
+                    if not line:
+                        del self._lines[work.tenant]
 
     def _work(self) -> None:
         while True:
             with self._wake:
-                while not self._line and not self._closed:
+                while not self._lines and not self._closed:
                     self._wake.wait()
                 if self._closed:
                     return
-                work = self._line.popleft()
+                tenant, line = self._lines.popitem(last=False)
+                work = line.popleft()
                 at = work.next
                 work.next += 1
                 self.waiting -= 1
                 if work.next < len(work.jobs):
-                    self._line.append(work)
+                    line.append(work)
+                if line:
+                    self._lines[tenant] = line
             try:
                 work.results[at] = work.jobs[at]()
             except BaseException as e:      # any failure of a model call is the guard's, never a pass

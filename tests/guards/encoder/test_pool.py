@@ -41,13 +41,48 @@ async def test_a_long_case_lets_a_short_one_pass(pool: Pool) -> None:
 
 async def test_a_full_queue_is_a_failure_of_the_guard(pool: Pool) -> None:
     gate = threading.Event()
-    waiting = asyncio.create_task(pool.run([gate.wait] * 12))       # one case may be larger than the room
+    running = asyncio.create_task(pool.run([gate.wait], "a"))
     await asyncio.sleep(0.02)
-    with pytest.raises(GuardDown, match="queue full"):
-        await pool.run([lambda: 1])
+    waiting = [asyncio.create_task(pool.run([lambda: 1], "a")) for _ in range(8)]
+    await asyncio.sleep(0.02)
+    with pytest.raises(GuardDown, match="queue full") as caught:
+        await pool.run([lambda: 1], "a")
+    assert caught.value.code == "guard_overloaded"
+    other = asyncio.create_task(pool.run([lambda: 2], "b"))         # the line of one tenant is not that of another
+    await asyncio.sleep(0.02)
     gate.set()
-    await waiting
-    assert await pool.run([lambda: 1]) == [1] and pool.waiting == 0
+    assert await other == [2] and await asyncio.gather(*waiting) == [[1]] * 8
+    await running
+    assert await pool.run([lambda: 1], "a") == [1] and pool.waiting == 0
+
+
+async def test_a_case_of_any_length_turns_nobody_away(pool: Pool) -> None:
+    gate = threading.Event()
+    done: list[str] = []
+    long = asyncio.create_task(pool.run([gate.wait, *[lambda: done.append("long")] * 1000]))
+    await asyncio.sleep(0.02)
+    short = [asyncio.create_task(pool.run([lambda i=i: done.append(f"short{i}")])) for i in range(4)]
+    await asyncio.sleep(0.02)
+    assert pool.waiting == 1004
+    gate.set()
+    await asyncio.gather(*short)
+    assert max(done.index(f"short{i}") for i in range(4)) <= 8
+    await long
+    assert done.count("long") == 1000
+
+
+async def test_tenants_take_turns_however_many_cases_one_has(pool: Pool) -> None:
+    gate = threading.Event()
+    done: list[str] = []
+    first = asyncio.create_task(pool.run([gate.wait], "a"))
+    await asyncio.sleep(0.02)
+    many = [asyncio.create_task(pool.run([lambda: done.append("a")] * 5, "a")) for _ in range(8)]
+    await asyncio.sleep(0.02)
+    one = asyncio.create_task(pool.run([lambda: done.append("b")] * 3, "b"))
+    await asyncio.sleep(0.02)
+    gate.set()
+    await asyncio.gather(first, one, *many)
+    assert [n for n, name in enumerate(done) if name == "b"] == [1, 3, 5] and len(done) == 43
 
 
 async def test_cancelling_drops_what_did_not_start(pool: Pool) -> None:
