@@ -5,9 +5,9 @@ findings; the growing tail is judged too, and when it looks bad it is named in `
 until the window completes or the answer ends. The verdict over a whole text is therefore the same whether it streamed
 or not, and a finding never goes away when more text arrives.
 
-A text in disguise (zero-width characters, full-width letters, lookalikes) is judged twice: as it stands, and as it
-reads (`guards.views.clean`). Window scores are remembered by tenant, text and plan, so that a growing answer costs only
-its new windows.
+A text in disguise (zero-width characters, full-width letters, lookalikes, emoji glued to words, letters in tags) is
+judged as it stands and as it reads (`reading.py`). Window scores are remembered by tenant, text and plan, so that a
+growing answer costs only its new windows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,24 +26,24 @@ from firewall.errors import GuardDown, Mistakes
 from firewall.guards.encoder.engine import Engine, Scores
 from firewall.guards.encoder.plan import Plan, compile
 from firewall.guards.encoder.pool import Pool
+from firewall.guards.encoder.reading import readings
 from firewall.guards.encoder.windows import context, windows
-from firewall.guards.views import clean, origin
 from firewall.policy import PolicySet
 from firewall.verdict import Finding, Span, Verdict
 
 ASSETS = Path(__file__).parent / "assets"
 PLANS = 64
-CODE = ("rules.py", "windows.py", "plan.py", "engine.py", "wordpiece.py")
+CODE = ("rules.py", "reading.py", "windows.py", "plan.py", "engine.py", "wordpiece.py")
 
 
 class Piece(NamedTuple):
-    """One window on trial. `start` counts in the text as judged; `raw` is the text as it came where that differs."""
+    """One window on trial. `start` counts in the reading that is judged; `place` maps its places to the text's."""
 
     channel: str
     start: int
     text: str
     final: bool             # it cannot change any more: findings count
-    raw: str = ""
+    place: Callable[[int, int], tuple[int, int]] | None = None
 
 
 class EncoderGuard:
@@ -51,7 +52,7 @@ class EncoderGuard:
     Args:
         assets: folder with the four graphs, tokenizer.json, codes.npz and card.json.
         threads: worker threads; each runs one window at a time on one core.
-        queue: windows that may wait when a case arrives; beyond it `GuardDown("guard_overloaded")`.
+        queue: cases of one tenant that may wait, however long; beyond it `GuardDown("guard_overloaded")`.
         memory: window scores remembered.
     """
 
@@ -123,7 +124,7 @@ class EncoderGuard:
         began = time.perf_counter()
         if not len(case.policies):
             return Verdict(self.name, path=(self.name,))
-        plan = await self._plan(case.policies)
+        plan = await self._plan(case.policies, case.tenant)
         about, way = _context(case), int(case.direction == "output")
         todo: dict[tuple[str, int, str, str, str], str] = {}
         hand: list[tuple[Piece, tuple[str, int, str, str, str]]] = []
@@ -137,20 +138,20 @@ class EncoderGuard:
             else:
                 todo[key] = piece.text
         jobs = [partial(self._engine.score, text, about, way, plan) for text in todo.values()]
-        for key, new in zip(todo, await self._pool.run(jobs), strict=True):
+        for key, new in zip(todo, await self._pool.run(jobs, case.tenant), strict=True):
             scores[key] = self._kept[key] = new
         while len(self._kept) > self.memory:
             self._kept.popitem(last=False)
         tokens = sum(scores[key].tokens for key in todo)
         return self._verdict(case, plan, [(piece, scores[key]) for piece, key in hand], began, tokens)
 
-    async def _plan(self, policies: PolicySet) -> Plan:
+    async def _plan(self, policies: PolicySet, tenant: str) -> Plan:
         plan = self._plans.get(policies.digest)
         if plan is None:
             engine = self._engine
             assert engine is not None
             job = partial(compile, policies.policies, engine.code, engine.card["calibration"])
-            plan = (await self._pool.run([job]))[0]
+            plan = (await self._pool.run([job], tenant))[0]
             self._plans[policies.digest] = plan
             while len(self._plans) > PLANS:
                 self._plans.popitem(last=False)
@@ -168,7 +169,7 @@ class EncoderGuard:
         for piece, scores in found:
             if not piece.final:
                 if (scores.p >= plan.threshold).any():
-                    start = origin(piece.raw, piece.start, piece.start)[0] if piece.raw else piece.start
+                    start = piece.place(piece.start, piece.start)[0] if piece.place else piece.start
                     unsure[piece.channel] = min(start, unsure.get(piece.channel, start))
                 continue
             top = max(top, float(scores.p.max(initial=0.0)))
@@ -178,8 +179,8 @@ class EncoderGuard:
                 spans.setdefault(rule, [])
             for at, first, last in scores.spans:
                 a, b = first + piece.start, last + piece.start
-                if piece.raw:
-                    a, b = origin(piece.raw, a, b)
+                if piece.place:
+                    a, b = piece.place(a, b)
                 spans.setdefault(plan.rules[at], []).append(Span(piece.channel, a, b))
         findings = tuple(Finding(rule, best[rule], tuple(sorted(set(spans[rule])))) for rule in sorted(best))
         return Verdict(self.name, findings, top, ms=(time.perf_counter() - began) * 1e3, unsure=tuple(unsure.items()),
@@ -187,18 +188,12 @@ class EncoderGuard:
 
 
 def pieces(case: Case) -> list[Piece]:
-    """Everything on trial, in windows; a disguised text also as it reads.
-
-    Of a growing channel only complete windows are final. The clean view reads character by character, so its complete
-    windows cannot change either.
-    """
+    """Everything on trial, in windows; a disguised text also as it reads. Of a growing channel only complete windows
+    are final."""
     out: list[Piece] = []
     for channel, text in case.trial():
-        views = [(text, "")]
-        if not text.isascii() and (read := clean(text)) != text:
-            views.append((read, text))
-        for words, raw in views:
-            out += [Piece(channel, w.start, w.text, case.whole or w.complete, raw) for w in windows(words)]
+        for words, place in readings(text):
+            out += [Piece(channel, w.start, w.text, case.whole or w.complete, place) for w in windows(words)]
     return out
 
 
