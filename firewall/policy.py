@@ -2,8 +2,9 @@
 
 A file is YAML front matter and Markdown. Each bullet under `## Violates` is a rule with an id, written
 `` `weapons/2` `` at its start or given by its position. A file without sections is a policy too: its bullets are
-rules, and prose without bullets is one rule. Reading is strict: every mistake of a folder is reported at once with
-file, line and the nearest key that exists, and a set is replaced as a whole or not at all.
+rules, and prose without bullets is one rule. Files are read strictly and as a person reads them (`page`): every mistake of
+a folder is reported at once with file, line and the nearest key that exists, and a set is replaced as a whole or not at
+all. An ad hoc text is read more plainly, by `_sections` and `_bullets`: the guard was trained on that reading.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Literal
 import yaml
 
 from firewall.errors import Mistakes
+from firewall.page import GROUP, SECTIONS, Parts, Problem, read
 
 Direction = Literal["input", "output"]
 Action = Literal["block", "redact", "flag"]
@@ -35,8 +37,7 @@ _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _RULE = re.compile(r"`([a-z0-9-]+/[A-Za-z0-9_-]+)`\s+(\S.*)", re.S)
 _BULLET = re.compile(r"(?:[-*+]|\d{1,3}[.)])\s+(\S.*)")
 _TITLE = re.compile(r"^#[ \t].*$|^#{1,6}$", re.M)
-_GROUP = re.compile(r"\[[^\[\]]+\]:?|\*\*[^*]+\*\*:?|__[^_]+__:?")     # a line of its own that names the bullets below
-SECTIONS = ("violates", "allowed", "exceptions", "examples")
+_ABOVE = re.compile(r"(?:\s|<!--.*?-->)*+---[^\S\n]*\n", re.S)      # what a person may leave above front matter: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,66 +159,78 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = ()) 
             wrong.append(f"{folder}: no policy {name!r}{_near(name, found)}")
     if not found and not wrong:
         wrong.append(f"{folder}: no policy file (*.md) here; an empty set would pass everything")
+    if found and not wrong and not any(p.enabled for p in found.values()):
+        wrong.append(f"{folder}: every policy here is off, and an empty set would pass everything; write `enabled: true` "
+                     "into a file, or name one in `enable` under [policies]")
     if wrong:
         raise Mistakes(wrong)
     return PolicySet.of(p for p in found.values() if p.enabled)
 
 
 def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
-    """One Markdown text -> `Policy`. `strict=False` takes any prose (no front matter needed, no line checks).
+    """One Markdown text -> `Policy`. A file is read by `page`; `strict=False` takes any prose as it stands.
 
     Raises:
         Mistakes: lines `where:line: sentence`.
     """
-    wrong: list[str] = []
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    meta, body, first = _front(text, where, wrong) if text.startswith("---\n") else ({}, text, 1)
-    values = _values(meta, stem, where, wrong)
-    sections = _sections(body)
+    wrong: list[Problem] = []
+    text, above = text.removeprefix("\ufeff").replace("\r\n", "\n"), 0
     if strict:
-        wrong += [f"{where}:{first + number - 1}: {problem}" for number, problem in _headings(body, sections)]
+        text = text.replace("\r", "\n")
+        if match := _ABOVE.match(text):
+            text, above = "---\n" + text[match.end():], match[0].count("\n") - 1
+    values, body, first = _front(text, stem, wrong, strict) if text.startswith("---\n") else ({}, text, 1)
+    sections, problems = read(body, first) if strict else (_sections(body, first), [])
+    wrong += problems
     known = any(s in sections for s in SECTIONS)
     lead = " ".join(line.strip() for _, line in sections.get("", []) if line.strip())
     bullets = _bullets(sections.get("violates", []) if known else [x for part in sections.values() for x in part])
-    if not bullets and not known and (whole := " ".join(_TITLE.sub("", body).split())):
-        bullets = [(1, whole)]
-    rules = _rules(bullets, str(values.get("id", stem)), where, first, wrong)
-    if not rules:
-        wrong.append(f"{where}:{first}: no rule: write at least one bullet under `## Violates`")
+    if not bullets and not known and (whole := " ".join((lead if strict else _TITLE.sub("", body)).split())):
+        bullets = [(first, whole)]
+    if strict:
+        wrong += [(number, f"`{key}:` stands outside the front matter and would be prose; put it between two --- lines at "
+                   "the top") for number, line in sections[""] if (key := line.partition(":")[0]) in KEYS and ":" in line]
+    rules = _rules(bullets, str(values.get("id", stem)), wrong)
+    if not rules and not wrong:
+        wrong.append((first, "no rule: write at least one bullet under `## Violates`"))
     if wrong:
-        raise Mistakes(wrong)
+        raise Mistakes([f"{where}:{above + number}: {problem}" for number, problem in wrong])
     values |= {s: tuple(t for _, t in _bullets(sections.get(s, []))) for s in SECTIONS[1:]}
     return Policy(**{"id": stem, "title": stem, **values}, rules=rules, prose=lead)
 
 
-def _front(text: str, where: str, wrong: list[str]) -> tuple[dict[str, Any], str, int]:
+def _front(text: str, stem: str, wrong: list[Problem], strict: bool) -> tuple[dict[str, Any], str, int]:
+    """(fields of a `Policy`, what follows, the number of its first line)."""
     end = text.find("\n---", 3)
     if end < 0:
-        wrong.append(f"{where}:1: front matter opens with --- and never closes")
+        wrong.append((1, "front matter opens with --- and never closes"))
         return {}, "", 1
     head, body = text[4:end + 1], text[text.find("\n", end + 1) + 1 or len(text):]
+    lines: dict[str, int] = {}
     try:
-        meta = yaml.safe_load(head) or {}
-    except yaml.YAMLError as e:
+        meta, tree = yaml.safe_load(head) or {}, yaml.compose(head, yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         mark = getattr(e, "problem_mark", None)
-        wrong.append(f"{where}:{(mark.line if mark else 0) + 2}: front matter is not YAML: {getattr(e, 'problem', '')}")
+        wrong.append(((mark.line if mark else 0) + 2, f"front matter is not YAML: {getattr(e, 'problem', '')}"))
         return {}, body, 1
     if not isinstance(meta, dict):
-        wrong.append(f"{where}:2: front matter must be `key: value` lines")
-        meta = {}
-    for key in meta:
-        if key not in KEYS:
-            line = next((i for i, x in enumerate(head.splitlines(), 2) if x.startswith(f"{key}:")), 2)
-            wrong.append(f"{where}:{line}: unknown key {str(key)!r}{_near(str(key), KEYS)}")
-    return meta, body, head.count("\n") + 3
+        wrong.append((2, "front matter must be `key: value` lines"))
+        return {}, body, 1
+    for key, _ in tree.value if isinstance(tree, yaml.MappingNode) else ():
+        number = key.start_mark.line + 2
+        if strict and str(key.value) in lines:
+            wrong.append((number, f"key {key.value!r} stands twice, first in line {lines[key.value]}; keep one"))
+        lines[str(key.value)] = number
+    return _values(meta, stem, lines, wrong), body, head.count("\n") + 3
 
 
-def _values(meta: dict[str, Any], stem: str, where: str, wrong: list[str]) -> dict[str, Any]:
+def _values(meta: dict[Any, Any], stem: str, lines: dict[str, int], wrong: list[Problem]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in meta.items():
-        name = str(key).replace("-", "_")
         problem = ""
-        if key in CHOICES and value not in CHOICES[key]:
+        if key not in KEYS:
+            problem = f"unknown key {str(key)!r}{_near(str(key), KEYS)}"
+        elif key in CHOICES and value not in CHOICES[key]:
             problem = f"must be one of {', '.join(CHOICES[key])}{_near(str(value), CHOICES[key])}"
         elif key == "id" and (not isinstance(value, str) or not _ID.fullmatch(value)):
             problem = "must be lower-case letters, digits and hyphens"
@@ -235,17 +248,17 @@ def _values(meta: dict[str, Any], stem: str, where: str, wrong: list[str]) -> di
                 problem = "must be a list of words"
             value = tuple(value) if isinstance(value, list) else ()
         if problem:
-            wrong.append(f"{where}:{list(meta).index(key) + 2}: {key}: {problem}")
-        elif key in KEYS:
-            out[name] = value
+            wrong.append((lines.get(str(key), 2), problem if key not in KEYS else f"{key}: {problem}"))
+        else:
+            out[key.replace("-", "_")] = value
     return out
 
 
-def _sections(body: str) -> dict[str, list[tuple[int, str]]]:
-    """Heading (lower case, '' before the first `##`) -> numbered lines under it. `#` titles are skipped."""
-    parts: dict[str, list[tuple[int, str]]] = {"": []}
+def _sections(body: str, first: int) -> Parts:
+    """Ad hoc: heading (lower case, '' before the first `##`) -> numbered lines under it. `#` titles are skipped."""
+    parts: Parts = {"": []}
     name = ""
-    for number, line in enumerate(body.split("\n"), 1):
+    for number, line in enumerate(body.split("\n"), first):
         if line.startswith("## "):
             name = line[3:].strip().rstrip(":").lower()
             parts.setdefault(name, []).append((number, ""))
@@ -254,24 +267,9 @@ def _sections(body: str) -> dict[str, list[tuple[int, str]]]:
     return parts
 
 
-def _headings(body: str, sections: dict[str, list[tuple[int, str]]]) -> Iterator[tuple[int, str]]:
-    """(line, problem) of headings that look misspelt or cut off: a file may be read while it is being written."""
-    for number, line in enumerate(body.split("\n"), 1):
-        if line.strip() in ("#", "##"):
-            yield number, f"a heading without a name: did you mean one of {', '.join(SECTIONS)}?"
-    for name, lines in sections.items():
-        if not name or name in SECTIONS:
-            continue
-        near = [s for s in SECTIONS if s.startswith(name)] or difflib.get_close_matches(name, SECTIONS, 1, 0.5)
-        if near:
-            yield lines[0][0], f"heading {name!r}: did you mean {near[0]!r}?"
-        elif not any(line.strip() for _, line in lines):
-            yield lines[0][0], f"heading {name!r} has nothing under it; known headings are {', '.join(SECTIONS)}"
-
-
 def _bullets(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Top-level bullets; indented and wrapped lines continue the bullet above. A line that names a group (`### Name`,
-    `[Name]`, `**Name**`) ends it, and prose under such a line is an item of its own: no word of a policy is dropped."""
+    `[Name]`, `**Name**`) ends it, and prose under such a line is an item of its own."""
     out: list[tuple[int, str]] = []
     open = False
     for number, line in lines:
@@ -279,7 +277,7 @@ def _bullets(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
         if match := _BULLET.match(line):
             out.append((number, match[1].strip()))
             open = True
-        elif line.startswith("#") or _GROUP.fullmatch(words):
+        elif line.startswith("#") or GROUP.fullmatch(words):
             open = False
         elif words and open:
             out[-1] = (out[-1][0], f"{out[-1][1]} {words}")
@@ -289,16 +287,15 @@ def _bullets(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     return out
 
 
-def _rules(bullets: list[tuple[int, str]], id: str, where: str, first: int, wrong: list[str]) -> tuple[Rule, ...]:
+def _rules(bullets: list[tuple[int, str]], id: str, wrong: list[Problem]) -> tuple[Rule, ...]:
     rules: dict[str, Rule] = {}
-    for position, (number, text) in enumerate(bullets, 1):
+    for position, (line, text) in enumerate(bullets, 1):
         match = _RULE.match(text)
         name, words = (match[1], match[2]) if match else (f"{id}/{position}", text)
-        line = first + number - 1
         if not name.startswith(f"{id}/"):
-            wrong.append(f"{where}:{line}: rule id {name!r} must start with {id + '/'!r}")
+            wrong.append((line, f"rule id {name!r} must start with {id + '/'!r}"))
         if name in rules:
-            wrong.append(f"{where}:{line}: rule id {name!r} is used twice")
+            wrong.append((line, f"rule id {name!r} is used twice"))
         rules[name] = Rule(name, " ".join(words.split()))
     return tuple(rules.values())
 

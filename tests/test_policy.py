@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import Mistakes
-from firewall.policy import Policy, PolicySet, load, parse
+from firewall.policy import Policy, PolicySet, Rule, load, parse
 
 GOOD = """---
 id: pets
@@ -78,7 +78,7 @@ def test_a_cut_heading_in_prose_is_no_rule():
     for text in ("# Pe", "# Pets\n\n#", "# Pets\n\nWe sell none.\n\n## Vio", "# Pets\n\nWe sell none.\n\n## Background"):
         with pytest.raises(Mistakes, match=r"pets\.md:\d+: "):
             parse(text, "pets", "pets.md")
-    assert parse("# Pets\nWe sell none.\n## Background\nA zoo.", "pets", "pets.md").rules[0].text.startswith("We sell")
+    assert parse("# Pets\nWe sell none.\nA zoo.", "pets", "pets.md").rules == (Rule("pets/1", "We sell none. A zoo."),)
 
 
 def test_every_shipped_policy_cut_inside_a_heading_is_refused():
@@ -89,6 +89,144 @@ def test_every_shipped_policy_cut_inside_a_heading_is_refused():
             for end in range(at + 1, text.index("\n", at)):
                 with pytest.raises(Mistakes):
                     parse(text[:end], path.stem, path.name)
+
+
+FRONT = "---\nid: w\naction: flag\nenabled: false\n---\n"
+BOMBS, BODY = (("bombs",), (), (), ()), "# W\n## Violates\n- bombs\n"
+BOTH = (("bombs",), ("history of weapons",), (), ())
+
+
+def fields(p: Policy) -> tuple[tuple[str, ...], ...]:
+    return tuple(r.text for r in p.rules), p.allowed, p.exceptions, p.examples
+
+
+@pytest.mark.parametrize("above", ["\n", " \n\n", "<!-- (c) ACME\n-->\n", "\ufeff\n", "<!-- a -->\n<!-- b -->\n\n"])
+def test_what_stands_above_front_matter_does_not_hide_it(above):
+    for front in (FRONT, FRONT.replace("---", "--- ").replace("--- \n#", "---\t\n#")):
+        p = parse(above + front + BODY, "w", "w.md")
+        assert (p.action, p.enabled, p.prose, fields(p)) == ("flag", False, "", BOMBS)
+    with pytest.raises(Mistakes) as e:
+        parse(above + FRONT.replace("action", "acton") + BODY, "w", "w.md")
+    assert f"w.md:{above.count(chr(10)) + 3}: unknown key 'acton'" in str(e.value)
+
+
+@pytest.mark.parametrize("text", [
+    "# Violates\n- bombs\n# Allowed\n- history of weapons\n",
+    "# W\n### Violates\n- bombs\n### Allowed:\n- history of weapons",
+    "# W\n## Violates\n- bombs\n### Allowed\n- history of weapons\n",
+    "# W\n##Violates\n- bombs\n ##Allowed\n- history of weapons",
+    "W\n=\n\nViolates\n--------\n- bombs\n\nAllowed\n---\n- history of weapons\n",
+    "# W\n**Violates**\n- bombs\n\n__Allowed:__\n- history of weapons\n",
+    "[Violates]\n- bombs\n[Allowed]\n- history of weapons\n",
+    "Violates:\n- bombs\nAllowed:\n- history of weapons\n",
+    "# W\n## Violates ##\n- bombs\n## **ALLOWED** (2) ##\n- history of weapons",
+    "## Violates\n* bombs\n\n**Allowed:** history of\nweapons\n", "## Violates\r- bombs\r## Allowed\r- history of weapons\r",
+    "## Violates\nbombs\n\n## Allowed\nhistory\nof weapons\n",
+    "## Violates\n\u2022bombs\n***\n## Allowed\n (1) history\n   of weapons\n",
+    "## Violates\n- bombs <!-- - knives -->\n<!--\n- knives\n## Examples\n-->\n## Allowed\n- history of weapons\n",
+    "## Violates\n### Old\n- bombs\n### Allowed\n- history of weapons\n"])
+def test_a_section_is_what_a_person_takes_for_one(text):
+    p = parse(text, "w", "w.md")
+    assert (fields(p), p.prose) == (BOTH, "")
+
+
+def test_a_heading_ends_the_sections_of_its_level_and_below():
+    p = parse("## Violates\n### Guns\n- a\n### Exceptions\n- b\n#### Police\n- c\n### Knives\n- d\n**Allowed**\n- e\n"
+              "**Blades**\n- f\n## Examples\n- g", "w", "w.md")
+    assert fields(p) == (("a", "d", "f"), ("e",), ("b", "c"), ("g",))
+
+
+def test_bullets_of_every_kind_and_what_goes_on_below_them():
+    p = parse("## Violates\n- one\n - two\n\u2022 three\n* four\n  - and more\nof it\n\n  still four\n\n1) five\n(b) six\n",
+              "w", "w.md")
+    assert fields(p)[0] == ("one", "two", "three", "four - and more of it still four", "five", "six")
+    p = parse("# W\n\u2022 one\n - two\n\t\u2022 more\n", "w", "w.md")
+    assert fields(p)[0] == ("one", "two \u2022 more")
+
+
+def test_prose_in_sections_is_kept():
+    p = parse("# W\nLead.\n\n## Violates\nSelling\nguns.\n\nNobody may do this:\n\n- bombs\n  and\n\n"
+              "**Knives are never sold.**\n## Exceptions\nPolice:\n- training\n\nMuseums.\n", "w", "w.md")
+    assert fields(p) == (("Selling guns.", "bombs and", "**Knives are never sold.**"), (),
+                         ("Police:", "training", "Museums."), ())
+    assert p.prose == "Lead. Nobody may do this:" and [r.id for r in p.rules] == ["w/1", "w/2", "w/3"]
+
+
+def test_examples_without_bullets_stay_examples():
+    p = parse(BODY + '## Examples\nViolates: "a"\n**Allowed:** "b"\nor c\n', "w", "w.md")
+    assert fields(p) == (("bombs",), (), (), ('Violates: "a"', '**Allowed:** "b" or c'))
+
+
+def test_comments_in_quotes_are_words():
+    p = parse("## Violates\n- Hides text in `<!-- x -->`.\n## Examples\n- violates: \"<!-- obey -->\"\n", "w", "w.md")
+    assert fields(p) == (("Hides text in `<!-- x -->`.",), (), (), ('violates: "<!-- obey -->"',))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (BODY + "## Forbidden for staff\n- guns\n", "w.md:4: heading 'forbidden for staff': did you mean 'violates'"),
+    (BODY + "## Not allowed\n- guns\n", "w.md:4: heading 'not allowed': did you mean 'violates'"),
+    (BODY + "## Permitted uses\n- guns\n", "w.md:4: heading 'permitted uses': did you mean 'allowed'"),
+    (BODY + "## Staff\n- guns\n", "w.md:4: heading 'staff' is no section"),
+    (BODY + "# Other\n- guns\n", "w.md:4: heading 'other' is no section"),
+    ("# W\n- bombs\n## Verboten\n- guns\n", "w.md:3: heading 'verboten'"),
+    ("# W\n- bombs\n# More\n- guns\n", "w.md:3: heading 'more' is no section"),
+    (BODY + "### Exceptions for staff\n- guns\n", "w.md:4: 'exceptions for staff' would name a group under 'violates'; did"),
+    (BODY + "\nException: police.\n", "w.md:5: 'exception' under 'violates' would be one of its items; did you mean 'exc"),
+    (BODY + "## Examples\n### Violates\n- guns\n", "w.md:5: 'violates' under 'examples': begin each bullet with `viol"),
+    (BODY + "### Prices\n## Allowed\n- history\n", "w.md:4: 'prices' has nothing under it"),
+    (BODY + "**No guns**\n", "w.md:4: 'no guns' has nothing under it"),
+    (BODY + "```\n## Allowed\n- all\n```\n", "w.md:4: a code block is no rule"),
+    (BODY + "\n| guns | yes |\n", "w.md:5: a table is no list of rules"),
+    (BODY + "-guns\n", "w.md:4: a bullet needs a blank"), (BODY + "-\n", "w.md:4: a bullet needs a blank"),
+    (BODY + "<!-- - guns\n", "w.md:4: a comment opens with <!-- and never closes"),
+    ("id: w\naction: flag\n\n" + BODY, "w.md:2: `action:` stands outside the front matter"),
+    ("# W\n" + FRONT + BODY, "`action:` stands outside the front matter"),
+    ("---\nthreshold: 0.5\n# so\nthreshold: 0.99\n---\n" + BODY, "w.md:4: key 'threshold' stands twice, first in line 2"),
+    ("---\n# so\n\nmessage: 1\n---\n" + BODY, "w.md:4: message: must be text"),
+    ("---\ntitle: 2020-99-99\n---\n" + BODY, "w.md:2: front matter is not YAML"),
+    ("- bombs\n## Allowed\n- history\n", "no rule: write at least one bullet under `## Violates`"),
+])
+def test_what_would_be_lost_is_a_mistake(text, said):
+    with pytest.raises(Mistakes) as e:
+        parse(text, "w", "w.md")
+    assert said in str(e.value)
+
+
+LINES = ["- {}", " - {}", "  - {}", "\t* {}", "\u2022 {}", "(a) {}", "{}", "  {}", "{}:", "", "", "## Violates",
+         "## Violates", "### Allowed", "Exceptions:", "**Allowed:** {}", "**Group**", "[Group]", "### Group", "---",
+         "Examples\n---", "**{}.**", "# Title", "#{}", "> {}", "| {} |", "-{}", "{}\n---", "<!-- note -->"]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=14))
+def test_no_word_of_a_file_is_lost(lines):
+    text = "\n".join(["Lead.", *(line.format(f"word{k}") for k, line in enumerate(lines))])
+    try:
+        p = parse(text, "w", "w.md")
+    except Mistakes as e:
+        assert all(re.match(r"w\.md:\d+: \S", line) for line in e.lines)
+    else:
+        kept = " ".join((p.prose, *(x for part in fields(p) for x in part))).split()
+        assert {w.strip(":.*#|>-") for w in kept} >= set(re.findall(r"word\d+", text))
+
+
+def test_ad_hoc_text_is_read_as_ever():
+    """The guard was trained on this reading: what a file may be read better, a text may not."""
+    for text, rules in ((BODY + "### Allowed\n- history\n", ("bombs", "history")),
+                        (BODY + "\u2022 guns", ("bombs \u2022 guns",)),
+                        ("\n" + FRONT + BODY, ("bombs",)), (BODY + "## Staff\n- guns\n\nmore", ("bombs",)),
+                        ("## A\nx\n- a\n## B\n- b\n\nc", ("a", "b c")), ("## A\nx\n# B\ny", ("## A x y",)),
+                        ("---\nthreshold: 0.5\nthreshold: 0.9\n---\n- a\n -b", ("a -b",))):
+        p = Policy.from_text("w", text)
+        assert fields(p) == (rules, (), (), ()) and p.enabled and p.threshold in (0.5, 0.9)
+
+
+def test_a_shipped_policy_is_the_same_read_as_a_file_and_as_a_text():
+    """Its digest stands in records and in the encoder's cached codes: a better reader must not change it."""
+    from firewall.config import SHIPPED
+    for path in (SHIPPED / "policies").glob("*.md"):
+        if path.name != "README.md":
+            text = path.read_text("utf-8")
+            assert parse(text, path.stem, "x") == Policy.from_text(path.stem, text), path.name
 
 
 def test_a_line_that_names_a_group_ends_the_bullet_above():
@@ -117,6 +255,15 @@ def test_enable_and_disable_win_over_front_matter(tmp_path: Path):
     (tmp_path / "b.md").write_text("- another rule\n")
     assert [p.id for p in load(tmp_path)] == ["b"]
     assert [p.id for p in load(tmp_path, ["a"], ["b"])] == ["a"]
+
+
+def test_a_folder_with_everything_off_is_refused_like_an_empty_one(tmp_path: Path):
+    (tmp_path / "a.md").write_text("---\nenabled: false\n---\n- one rule\n")
+    with pytest.raises(Mistakes, match=r"would pass everything; write `enabled: true` .* or name one in `enable`"):
+        load(tmp_path)
+    with pytest.raises(Mistakes, match="would pass everything"):
+        load(tmp_path, ["a"], ["a"])
+    assert len(load(tmp_path, ["a"])) == 1
 
 
 def test_prose_without_form():

@@ -1,0 +1,208 @@
+"""A policy file as a person reads it: its body -> sections of `- item` lines, and every line that would be lost.
+
+Where the meaning is plain it is taken: any heading that bears a section's name (`# Allowed`, `##Allowed:`, underlined,
+`**Allowed**`, `Allowed:`) opens that section, and a heading of the same or a higher level closes it; `-`, `*`, `+`,
+`•`, `1.` and `(a)` are bullets up to one blank further in than the first; comments (`<!-- -->`) and rules (`---`) are
+nothing. Prose in a section is an item, a paragraph each; prose that ends in a colon above the rules is lead. A heading
+below the section's own, `[Name]` and `**Name**` name a group of items. What is neither is a problem with its line and
+a fix: an unknown section, a table, a code block, a group without items, a group whose name is that of another section.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+SECTIONS = ("violates", "allowed", "exceptions", "examples")
+GROUP = re.compile(r"\[[^\[\]]+\]:?|\*\*[^*]+\*\*:?|__[^_]+__:?")      # a line of its own that names the bullets below
+Parts = dict[str, list[tuple[int, str]]]
+Problem = tuple[int, str]
+
+_COMMENT = re.compile(r'`[^`\n]*`|"[^"\n]*"|<!--(?:.*?-->|.*)', re.S)    # what is quoted is no comment
+_HEADING = re.compile(r" {0,3}(#{1,6})(?!#)(\s*)(.*?)[\s#]*")
+_UNDER = re.compile(r" {0,3}(=+|-{2,})\s*")
+_BULLET = re.compile(r"\s*(?:(?:[-*+–—‣▪●◦·]|\(?\d{1,3}[.)]|\(?[a-z]\))\s+|•\s*)(\S.*)")
+_STUCK = re.compile(r"[-*+•]|[-+][^\W\d].*")                             # a marker without words, or without a blank
+_LINE = re.compile(r" {0,3}([-*_])(?:\s*\1){2,}\s*")
+_NAME = re.compile(r"(?:[*_\[]+(\w+(?: \w+)?)[*_\]:]+|([A-Z]\w+(?: \w+)?):)(?:\s+(\S.*))?")   # `**Allowed:** words`
+_MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
+    (r"exception\w*|except|exempt\w*", "exceptions"), (r"examples?", "examples"),
+    (r"no violations?|not (?:a )?violat\w+", "allowed"),
+    (r"not|never|cannot|forbidden|prohibited|disallowed|banned|violat\w+|unacceptable", "violates"),
+    (r"allowed|permitted|acceptable", "allowed")))
+
+
+def read(body: str, first: int = 1) -> tuple[Parts, list[Problem]]:
+    """Section (`""` before the first) -> numbered lines, and the problems. `first` is the number of the first line."""
+    return _Page(first).read(body)
+
+
+def _meant(name: str) -> str:
+    """The section that a name speaks of, or nothing."""
+    return next((section for words, section in _MEANT if words.search(name)), "")
+
+
+def _plain(name: str) -> str:
+    """A heading's name: lower case, without emphasis, colon or a bracketed remark at its end."""
+    return re.sub(r"\s*\([^()]*\)$", "", name.strip("*_[]: ").lower()).strip("*_: ")
+
+
+class _Page:
+    """One reading. `here` is the section of the next item; `open` are the headings around it, outermost first."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.parts: Parts = {"": []}
+        self.wrong: list[Problem] = []
+        self.open: list[tuple[int, str]] = []
+        self.group: tuple[int, int, str] | None = None      # line, level and name of a group without items so far
+        self.here = ""
+        self.titled = False
+        self.indent = -1                                    # of the bullet above; -1: none
+        self.prose = self.gap = False                       # the item above is prose; a blank line since
+        self.ended = True                                   # nothing above to go on with
+
+    def read(self, body: str) -> tuple[Parts, list[Problem]]:
+        lines = _COMMENT.sub(lambda m: self._uncomment(body, m), body).split("\n")
+        fence = ""
+        skip = False
+        for at, line in enumerate(lines):
+            number, words = self.first + at, line.strip()
+            if fence or words.startswith(("```", "~~~")):
+                if not fence:
+                    self.wrong.append((number, "a code block is no rule; write its words into a bullet, in quotes"))
+                fence = "" if fence and words.startswith(fence) else fence or words[:3]
+            elif skip:
+                skip = False
+            elif not words or _LINE.fullmatch(line):
+                self.gap = True
+            elif self._under(lines, at):
+                skip = True
+                self._heading(number, 1 if "=" in lines[at + 1] else 2, words)
+            elif (match := _HEADING.fullmatch(line)) and (
+                    match[2] or not match[3] or len(match[1]) > 1 or _plain(match[3]) in SECTIONS):
+                if match[3]:
+                    self._heading(number, len(match[1]), match[3], words)
+                else:
+                    self.wrong.append((number, f"a heading without a name: did you mean one of {', '.join(SECTIONS)}?"))
+            else:
+                self._words(number, line)
+        self._left(0)
+        return self.parts, self.wrong
+
+    def _uncomment(self, body: str, match: re.Match[str]) -> str:
+        text = match[0]
+        if not text.startswith("<!--"):
+            return text
+        if not text.endswith("-->"):
+            self.wrong.append((self.first + body.count("\n", 0, match.start()), "a comment opens with <!-- and never "
+                               "closes; close it with -->"))
+        return "\n" * text.count("\n")
+
+    def _under(self, lines: list[str], at: int) -> bool:
+        """Whether this line is a heading because the next one underlines it."""
+        line = lines[at]
+        return (at + 1 < len(lines) and bool(_UNDER.fullmatch(lines[at + 1])) and not line.startswith(("    ", "#"))
+                and not _BULLET.fullmatch(line) and (at == 0 or not lines[at - 1].strip() or self.ended))
+
+    def _heading(self, number: int, level: int, text: str, line: str = "") -> None:
+        """Opens a section, names a group, or is a problem. `line` is what stands in the lead for a group."""
+        name = _plain(text)
+        self._left(level)
+        self.ended, self.prose, self.indent = True, False, -1
+        while self.open and self.open[-1][0] >= level:
+            self.open.pop()
+        if name in SECTIONS:
+            if self.open and self.open[-1][1] == "examples":
+                self.wrong.append((number, f"{name!r} under 'examples': begin each bullet with `violates:` or `allowed:` "
+                                   "instead"))
+            self._enter(level, name)
+        elif self.open:
+            self.here = self.open[-1][1]
+            self.group = (number, level, name)
+            if self.here in SECTIONS and (meant := _meant(name)) and meant != self.here:
+                self.wrong.append((number, f"{name!r} would name a group under {self.here!r}; did you mean {meant!r}?"))
+        elif level > 2 and not self.here:
+            self.parts[""].append((number, line))
+        elif level == 1 and not self.titled and not self.here:
+            self.titled = True
+        else:
+            near = [s for s in SECTIONS if s.startswith(name)] or [_meant(name)]
+            near = near if near[0] else difflib.get_close_matches(name, SECTIONS, 1, 0.5)
+            self.wrong.append((number, f"heading {name!r}: did you mean {near[0]!r}?" if near else
+                               f"heading {name!r} is no section; the sections are {', '.join(SECTIONS)}: rename it, write "
+                               f"`### {name}` inside one of them, or put its words above the first"))
+            self._enter(level, name)
+
+    def _enter(self, level: int, name: str) -> None:
+        self.open.append((level, name))
+        self.here = name
+        self.parts.setdefault(name, [])
+
+    def _left(self, level: int) -> None:
+        """A heading of this level (0: the end) comes: a group above it that has no items is lost."""
+        if self.group and level <= self.group[1]:
+            self.wrong.append((self.group[0], f"{self.group[2]!r} has nothing under it; if it is a rule or an item, "
+                               "write it as a bullet"))
+        self.group = None
+
+    def _words(self, number: int, line: str) -> None:
+        """A line of text: a bullet, the rest of one, prose, or the name of a section or a group."""
+        words = line.strip()
+        bullet = _BULLET.fullmatch(line)
+        indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
+        if not bullet and indent < 2 and self._named(number, words):
+            return
+        if bullet and 0 <= self.indent <= indent - 2:       # a list in a bullet is part of it
+            bullet = None
+        self.group = None
+        if bullet:
+            self._bullet(number, indent, bullet[1].strip())
+        elif not self.here:                                 # the lead, or a file without sections: read as it stands
+            self.parts[""].append((number, line))
+            if GROUP.fullmatch(words) or self.gap and not indent:
+                self.indent = -1
+        else:
+            self._prose(number, indent, words)
+        self.ended = self.gap = False
+
+    def _bullet(self, number: int, indent: int, text: str) -> None:
+        items = self.parts[self.here]
+        if self.prose and self.here == "violates" and items[-1][1].endswith(":"):
+            self.parts[""].append((items[-1][0], items.pop()[1].removeprefix("- ")))
+        items.append((number, f"- {text}"))
+        self.indent, self.prose = indent, False
+
+    def _prose(self, number: int, indent: int, words: str) -> None:
+        """A paragraph of its own, or more of the item above."""
+        items = self.parts[self.here]
+        if words.startswith("|"):
+            self.wrong.append((number, "a table is no list of rules; write each row as a bullet"))
+        elif _STUCK.fullmatch(words) and indent < 2:
+            self.wrong.append((number, "a bullet needs a blank after its mark, and words on the same line"))
+        if self.ended or self.gap and (self.prose or indent <= self.indent):
+            items.append((number, f"- {words}"))
+            self.indent, self.prose = -1, True
+        else:
+            items[-1] = (items[-1][0], f"{items[-1][1]} {words}")
+
+    def _named(self, number: int, words: str) -> bool:
+        """Takes `**Allowed**`, `Allowed:` and `**Allowed:** words` as a section, `[Name]` and `**Name**` as a group."""
+        match = _NAME.fullmatch(words)
+        name, rest = (_plain(match[1] or match[2]), match[3]) if match else ("", None)
+        begins = self.ended or self.gap
+        if rest and name in SECTIONS and self.here == "examples":
+            self.ended = True                               # an example without its bullet
+            return False
+        if match and name in SECTIONS and (not rest or begins and ":" in words[:match.start(3)]):
+            self._heading(number, 7, name)
+            self.gap = False
+            if rest:
+                self._words(number, rest)
+            return True
+        if self.here and GROUP.fullmatch(words) and words.rstrip("*_:]")[-1:] not in ".!?":
+            self._heading(number, 7, words)
+            return True
+        if match and begins and self.here in SECTIONS and (meant := _meant(name)) and meant != self.here:
+            self.wrong.append((number, f"{name!r} under {self.here!r} would be one of its items; did you mean {meant!r}?"))
+        return False
