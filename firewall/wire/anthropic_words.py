@@ -140,7 +140,7 @@ class Blocks:
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
         self.plain = True
-        type_ = document.get("type")
+        type_ = _type(document)
         seen = self.after or Seen()
         index: int = document.get("index", -1)
         if type_ in PLACED and (type(index) is not int or not 0 <= index < 10_000):
@@ -151,7 +151,7 @@ class Blocks:
             return out
         if type_ == "content_block_start" and type(document.get("content_block")) is dict:
             block = document["content_block"]
-            if block.get("type") in CALLS:
+            if _type(block) in CALLS:
                 self._calling[index] = []
             self._block(block, index, out)
             self._rest(document, ("type", "index", "content_block"), out)
@@ -222,7 +222,7 @@ class Blocks:
                     if type(block) is not dict:
                         raise unreadable("a block is no object")
                     self._block(block, index, out)
-                    if block.get("type") in CALLS:
+                    if _type(block) in CALLS:
                         inside = decoded(orjson.dumps(block.get("input")).decode())
                         out += [Leaf(f"block/{index}/input/decoded", inside)] if inside else []
             else:
@@ -235,7 +235,7 @@ class Blocks:
         for key, value in block.items():
             if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
-            if key == "input" and type(value) is dict and block.get("type") in CALLS:
+            if key == "input" and type(value) is dict and _type(block) in CALLS:
                 if value:
                     out.append(Leaf(f"{path}.input".replace(".", "/"), orjson.dumps(value).decode(), block, key))
                 continue
@@ -276,3 +276,9 @@ class Blocks:
         """A tool use is whole: what the escapes of its input hide."""
         inside = decoded("".join(self._calling.pop(index, ())))
         return [Leaf(f"{self._path(index)}.input.decoded".replace(".", "/"), inside)] if inside else []
+
+
+def _type(node: dict[str, Any]) -> str:
+    """What an object says it is; nothing where that is no string."""
+    value = node.get("type")
+    return value if type(value) is str else ""

@@ -3,7 +3,9 @@
 What was judged is forwarded byte for byte, so a body on which two parsers could disagree is refused (cases.md C):
 duplicate keys (escaped spellings and, from clients, spellings that fold to one), integers beyond 64 bits, numbers
 beyond a double, anything but UTF-8, lone surrogates, more than one document, a top level that is no object; and
-bodies that cost more than they are worth: deeper than 64, more than 200,000 nodes, decoded beyond the limit.
+bodies that cost more than they are worth: deeper than 64, more than 200,000 nodes, decoded beyond the limit. An answer
+may have more nodes (1,000 tokens with twenty alternatives each have 300,000), and floats of any size: llama.cpp writes
+the logarithm of nothing as -3.4028234663852886e+38.
 
 The fast path: bound the nodes by `bytes.count` before anything is built (8 MiB of `[[]],` cost a parser 245 MiB), one
 orjson parse, one walk over the containers. orjson keeps the last of duplicate keys, so keys are counted twice: in
@@ -36,7 +38,8 @@ class BodyLimits:
         size: bytes of the decoded body.
         ratio: decoded bytes per encoded byte, once `free` decoded bytes are exceeded.
         depth: containers inside one another.
-        nodes: values and keys.
+        nodes: values and keys of a request.
+        answer: the same of an upstream's document.
         key: characters of a key.
     """
 
@@ -45,6 +48,7 @@ class BodyLimits:
     free: int = 1_048_576
     depth: int = 64
     nodes: int = 200_000
+    answer: int = 2_000_000
     key: int = 256
 
 
@@ -107,7 +111,8 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
         fault: whose bytes these are; upstream's are answered with 502.
         fold: refuse keys of one object that differ in case only (a model's own arguments may hold `a` and `A`).
     """
-    if len(raw) > limits.nodes and _nodes(raw, limits.nodes) > limits.nodes:    # a node is at least one byte
+    most = limits.answer if fault == "upstream" else limits.nodes
+    if len(raw) > most and _nodes(raw, most) > most:        # a node is at least one byte
         raise _broken("too_many_nodes", "The JSON document has too many values.", fault, 413)
     try:
         tree = orjson.loads(raw)
@@ -115,7 +120,9 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
         raise _broken("invalid_json", "The body is not valid JSON in UTF-8.", fault) from None
     if type(tree) is not dict:
         raise _broken("invalid_json", "The JSON document must be an object.", fault)
-    keys = _keys(tree, limits.depth, fault)
+    keys, large = _keys(tree, limits.depth, fault)
+    if large and (fault != "upstream" or _wide(raw)):
+        raise _broken("number_out_of_range", "A number of the JSON document is out of range.", fault)
     joined = "".join(keys)
     if len(joined) > limits.key and max(map(len, keys)) > limits.key:
         raise _broken("key_too_long", "A key of the JSON document is too long.", fault)
@@ -129,9 +136,11 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
     return tree
 
 
-def _keys(tree: dict[str, Any], depth: int, fault: Fault) -> list[str]:
-    """All keys; refuses numbers that lost digits and containers deeper than `depth`."""
+def _keys(tree: dict[str, Any], depth: int, fault: Fault) -> tuple[list[str], bool]:
+    """All keys, and whether a number may have lost digits: an integer of more than 64 bits arrives as a float. Refuses
+    containers deeper than `depth`."""
     keys: list[str] = []
+    large = False
     level: list[Any] = [tree]
     deep = 0
     while level:
@@ -148,10 +157,27 @@ def _keys(tree: dict[str, Any], depth: int, fault: Fault) -> list[str]:
                 if kind is dict or kind is list:
                     below.append(value)
                 elif kind is float and not -9.2e18 < value < 9.2e18:
-                    # an integer of more than 64 bits arrives as a float, and no parameter is that large
-                    raise _broken("number_out_of_range", "A number of the JSON document is out of range.", fault)
+                    large = True
         level = below
-    return keys
+    return keys, large
+
+
+def _wide(raw: bytes) -> bool:
+    """Whether an integer of more than 64 bits is written somewhere in valid JSON."""
+    try:
+        json.loads(raw, parse_int=_narrow)
+    except _Wide:
+        return True
+    return False
+
+
+class _Wide(ValueError):
+    pass
+
+
+def _narrow(digits: str) -> None:
+    if len(digits) > 18 and not (len(digits) <= 20 and -1 << 63 <= int(digits) < 1 << 64):
+        raise _Wide
 
 
 def _written(raw: bytes) -> int:

@@ -204,7 +204,7 @@ class Output:
         for key, value in document.items():
             if key in known or (type(value) in SCALARS and key in KEYS):
                 continue
-            if key != "type" or value not in _DONE:
+            if key != "type" or self._event not in _DONE:
                 place = self._channel(document, "event.{o}.{c}") if "output_index" in document else ""
                 self._walk({key: value}, PLACE, place, out, document, delta=key != "type")
         self._mark(document)

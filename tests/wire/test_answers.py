@@ -1,0 +1,109 @@
+"""What an upstream's document may hold that a request may not: many nodes, and floats of any size."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+
+from firewall.errors import FirewallError
+from firewall.wire.body import BodyLimits, document, strict
+from firewall.wire.dialects import WIRES
+from firewall.wire.wire import unreadable
+from tests.wire.streams import REQUESTS, ask, heard, listen, said
+
+ZERO = -3.4028234663852886e+38      # llama.cpp's logarithm of 0
+WORD = {"token": "word", "logprob": -0.12, "bytes": [119, 111, 114, 100]}
+
+
+def answer(count: int, alternatives: int, logprob: float = ZERO) -> dict[str, Any]:
+    row = {**WORD, "top_logprobs": [{**WORD, "logprob": logprob}] * alternatives}
+    return {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{
+        "index": 0, "message": {"role": "assistant", "content": "word" * count}, "finish_reason": "stop",
+        "logprobs": {"content": [row] * count, "refusal": None}}]}
+
+
+@pytest.mark.parametrize("value", ["1e30", "-1e30", str(ZERO), "1e19", "-9.3E+18", "123456789012345678901.5"])
+def test_floats_of_any_size(value: str) -> None:
+    raw = b'{"a":[{"b":' + value.encode() + b'}],"c":18446744073709551615,"d":-9223372036854775808}'
+    assert strict(raw, fault="upstream")["a"] == [{"b": float(value)}]
+    with pytest.raises(FirewallError) as error:
+        document(raw)
+    assert error.value.code == "number_out_of_range"
+
+
+@pytest.mark.parametrize("value", ["18446744073709551616", "-9223372036854775809", "1" * 30, "1" * 5000])
+def test_integers_that_lose_digits(value: str) -> None:
+    for raw in (b'{"a":' + value.encode() + b"}", b'{"a":1e30,"b":[{"c":' + value.encode() + b"}]}"):
+        with pytest.raises(FirewallError) as error:
+            strict(raw, fault="upstream")
+        assert error.value.code == "unreadable_event" and error.value.status == 502
+
+
+def test_the_logarithm_of_nothing() -> None:
+    frame, = heard(listen("openai-chat", b"application/json"), data := orjson.dumps(answer(1, 1)))
+    assert frame.raw == data and dict(frame.pieces)["choice/0/text"] == "word"
+
+
+def test_as_many_alternatives_as_may_be_asked_for() -> None:
+    """Every token count that is allowed, with the twenty alternatives that are."""
+    data = orjson.dumps(answer(1000, 20))
+    frames = heard(listen("openai-chat", b"application/json"), data)
+    assert said(frames)["choice/0/text"] == "word" * 1000 and b"".join(f.raw for f in frames) == data
+    with pytest.raises(FirewallError) as error:
+        document(data)
+    assert error.value.code == "too_many_nodes"
+
+
+def test_answers_have_a_limit_too() -> None:
+    for unit in (b"[[]],", b"1,", b"{},"):
+        raw = b'{"a":[' + unit * (7_000_000 // len(unit)) + b"1]}"
+        with pytest.raises(FirewallError) as error:
+            strict(raw, fault="upstream")
+        assert error.value.code == "unreadable_event"
+    with pytest.raises(FirewallError):
+        strict(b'{"a":[1,2,3]}', BodyLimits(answer=3), fault="upstream")
+
+
+def forms(rng: random.Random, words: list[str], depth: int = 4) -> Any:
+    """Any JSON of protocol names in the wrong places."""
+    kind = rng.randrange(7 if depth else 4)
+    if kind > 3:
+        if kind == 4:
+            return [forms(rng, words, depth - 1) for _ in range(rng.randrange(3))]
+        return {rng.choice(words): forms(rng, words, depth - 1) for _ in range(rng.randrange(4))}
+    return (rng.choice([None, True, 0, 7, -1, 1.5]), "", "zebra", rng.choice(words))[kind]
+
+
+@pytest.mark.parametrize("wire", sorted(REQUESTS))
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream", b"application/x-ndjson"])
+def test_no_shape_of_an_upstream_breaks_a_reader(wire: str, kind: bytes) -> None:
+    """An error of a gateway before the model has any shape: it is read, or refused as upstream's fault."""
+    if kind.endswith(b"ndjson") and not wire.startswith("ollama"):
+        return
+    names = sorted({step.removesuffix("[]") for path in WIRES[wire].inert_answer for step in path.split(".")})
+    names += ["error", "message", "response", "text", "delta", "item", "part", "output", "choices", "candidates",
+              "content", "parts", "logprobs", "tool_calls", "function", "functionCall", "args", "arguments", "name",
+              "context", "index", "done", "content_block", "top_logprobs", "tokens", "thinking", "partialArgs"]
+    types = sorted({value for shape in WIRES[wire].inert_answer.values() if isinstance(shape, frozenset)
+                    for value in shape})
+    rng = random.Random(wire + str(kind))
+    for _ in range(700):
+        body = {rng.choice(names): forms(rng, names) for _ in range(rng.randrange(1, 4))}
+        if rng.random() < 0.5:
+            body["type"] = rng.choice(types)
+        raw = orjson.dumps(body)
+        reader = listen(wire, kind)
+        try:
+            reader.feed(b"data: " + raw + b"\n\n" if kind == b"text/event-stream" else raw + b"\n")
+            reader.close()
+        except FirewallError as error:
+            assert error.fault == "upstream" and error.status == 502 and "while reading" not in error.detail, raw
+
+
+@pytest.mark.parametrize("wire", sorted(REQUESTS))
+def test_failures_are_the_dialects_errors(wire: str) -> None:
+    speaker, _ = ask(wire)
+    assert orjson.loads(speaker.error(unreadable("x"), "r"))["error"]
