@@ -1,9 +1,10 @@
 """Worker threads for model calls: one window a call, tenants in turn, cases in turn, bounded lines.
 
-onnxruntime releases the GIL, so plain threads use the cores. A worker takes one window of the first case in the line of
-the tenant whose turn it is, then puts the case at the end of its line and the tenant behind the others: a document of a
-thousand windows delays a short question by one window a worker, and so do a thousand documents of another tenant. What
-is bounded is how many cases of a tenant wait, not how long they are: a long one turns nobody away.
+onnxruntime releases the GIL, so plain threads use the cores. A worker takes one window of the first case of the first
+tenant. When it starts and again when it ends, that case goes behind the others of its tenant, and the tenant behind the
+others: whoever came meanwhile is next. So a document of a thousand windows delays a short question by one window a
+worker, and a thousand documents of another tenant delay it no more. What is bounded is how many cases of a tenant wait,
+not how long they are: a long one turns nobody away.
 
 Windows are never put into one batch. With dynamic int8 the scale of the activations is taken over the whole batch, so
 a window's score would depend on its neighbours: on other people's text, and on whether the answer streamed.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class Pool:
     def __init__(self, threads: int, room: int, name: str = "guard") -> None:
         self.threads, self.room, self.name = threads, room, name
         self.waiting = 0
-        self._lines: OrderedDict[str, deque[_Work]] = OrderedDict()     # by tenant, none empty; the first has its turn
+        self._lines: OrderedDict[str, OrderedDict[_Work, None]] = OrderedDict()     # by tenant, none empty
         self._wake = threading.Condition()
         self._closed = False
         self._workers: list[threading.Thread] = []
@@ -80,7 +81,7 @@ class Pool:
             if len(self._lines.get(tenant, ())) >= self.room:
                 raise GuardDown("guard_overloaded", f"queue full: {self.room} cases wait already")
             self.waiting += len(jobs)
-            self._lines.setdefault(tenant, deque()).append(work)
+            self._lines.setdefault(tenant, OrderedDict())[work] = None
             self._wake.notify(min(len(jobs), self.threads))
         try:
             return await work.done
@@ -92,11 +93,23 @@ class Pool:
         with self._wake:
             if not work.dropped:
                 work.dropped = True
-                if work in (line := self._lines.get(work.tenant, deque())):
-                    line.remove(work)
+                if work in self._lines.get(work.tenant, ()):
+                    self._leave(work)
                     self.waiting -= len(work.jobs) - work.next
-                    if not line:
-                        del self._lines[work.tenant]
+
+    def _leave(self, work: _Work) -> None:
+        """Nothing of this case waits any more."""
+        line = self._lines[work.tenant]
+        del line[work]
+        if not line:
+            del self._lines[work.tenant]
+
+    def _turn(self, work: _Work) -> None:
+        """The case goes behind the others of its tenant, and the tenant behind the others."""
+        if (line := self._lines.get(work.tenant)) is not None:
+            self._lines.move_to_end(work.tenant)
+            if work in line:
+                line.move_to_end(work)
 
     def _work(self) -> None:
         while True:
@@ -105,15 +118,14 @@ class Pool:
                     self._wake.wait()
                 if self._closed:
                     return
-                tenant, line = self._lines.popitem(last=False)
-                work = line.popleft()
+                work = next(iter(next(iter(self._lines.values()))))
                 at = work.next
                 work.next += 1
                 self.waiting -= 1
                 if work.next < len(work.jobs):
-                    line.append(work)
-                if line:
-                    self._lines[tenant] = line
+                    self._turn(work)
+                else:
+                    self._leave(work)
             try:
                 work.results[at] = work.jobs[at]()
             except BaseException as e:      # any failure of a model call is the guard's, never a pass
@@ -121,6 +133,7 @@ class Pool:
                 self._tell(work, GuardDown("guard_crashed", f"the embedded guard raised {type(e).__name__}"))
                 continue
             with self._wake:
+                self._turn(work)
                 work.left -= 1
                 last = work.left == 0
             if last:
