@@ -5,9 +5,14 @@ One object a line on standard input:
     {"id", "direction": "input"|"output", "messages": [{"role", "content"}...],
      "answer": text | [{"channel", "text"}...], "whole": true, "policies": [{"id", "text"}...]}
 
-`policies` may be left out: the configured ones are used. One object a line on standard output, in order of completion:
+`messages` may be left out of an output, `answer` out of an input, `whole` everywhere; without `policies` the configured
+ones are used. Lines are read strictly, for what is not read would not be judged, and a verdict on nothing is allow:
+another key, type or direction is an error. No line is taken for more of one before it, whatever their texts.
+One object a line on standard output, in order of completion:
 
     {"id", "decision", "rules", "score", "scores": {rule: score}, "depth", "tokens", "ms"}  or  {"id", "error": code}
+
+Every line has an answer; the codes are `bad_line: why`, `bad_policy`, `guard_crashed: exception` and those of `GuardDown`.
 
 The first line out is {"ready": true, "guard", "fingerprint", "policies": digest}. It ends at end of input. Nothing else
 is printed, and no text of a case is ever repeated.
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -32,11 +38,46 @@ from firewall.config import Config
 from firewall.errors import GuardDown, Mistakes
 from firewall.guards.build import build
 from firewall.guards.guard import Guard
-from firewall.policy import Policy, PolicySet, load
+from firewall.policy import Direction, Policy, PolicySet, load
 from firewall.verdict import decide
 
 PATIENCE = 600.0        # seconds: a batch waits where a request would not
 KEPT = 4096             # ad hoc policy sets remembered
+KEYS = {"id", "direction", "messages", "answer", "whole", "policies"}
+
+
+class BadLine(ValueError):
+    """A line that cannot be judged. Its words are ours, never the line's."""
+
+
+def _rows(value: Any, name: str, *keys: str) -> list[dict[str, str]]:
+    """A list of objects with these keys, all texts. Raises `BadLine`."""
+    if not isinstance(value, list) or not all(
+            isinstance(v, dict) and v.keys() == set(keys) and all(isinstance(v[k], str) for k in keys) for v in value):
+        raise BadLine(f"{name} must be a list of objects with the texts {' and '.join(keys)}")
+    return value
+
+
+def read(row: Any) -> tuple[Direction, tuple[Message, ...], tuple[Said, ...], bool, list[dict[str, str]] | None]:
+    """One line's object -> (direction, messages, answer, whole, policies). Raises `BadLine`."""
+    if not isinstance(row, dict) or row.keys() - KEYS:
+        raise BadLine(f"a line is an object with the keys {', '.join(sorted(KEYS))}")
+    direction, whole, given = row.get("direction"), row.get("whole", True), row.get("policies")
+    if direction not in ("input", "output"):
+        raise BadLine("direction must be input or output")
+    if not isinstance(whole, bool):
+        raise BadLine("whole must be true or false")
+    answer = row.get("answer")
+    if direction == "input" and ("messages" not in row or answer):
+        raise BadLine("an input has messages, and no answer")
+    if isinstance(answer, str):
+        answer = [{"channel": "choice/0/text", "text": answer}] if answer else []
+    elif answer is None and direction == "input":
+        answer = []
+    said = tuple(Said(a["channel"], a["text"]) for a in _rows(answer, "answer", "channel", "text"))
+    told = tuple(Message(m["role"], m["content"], f"messages/{i}/content")
+                 for i, m in enumerate(_rows(row.get("messages", []), "messages", "role", "content")))
+    return direction, told, said, whole, None if given is None else _rows(given, "policies", "id", "text")
 
 
 class Judge:
@@ -61,30 +102,29 @@ class Judge:
     async def line(self, data: bytes) -> dict[str, Any]:
         """One line -> its answer, never an exception."""
         id: Any = None
-        try:
-            row = orjson.loads(data)
-            id = row.get("id")
-            direction = row["direction"]
-            policies = self.active(row.get("policies")).side(direction)
-            messages = tuple(Message(m["role"], m["content"], f"messages/{i}/content")
-                             for i, m in enumerate(row.get("messages") or ()))
-            answer = row.get("answer") or ()
-            said = (Said("choice/0/text", answer),) if isinstance(answer, str) else tuple(
-                Said(a["channel"], a["text"]) for a in answer)
-            case = Case(direction, policies, messages, said, row.get("whole", True), boundary="judge")
-        except Mistakes:
-            return {"id": id, "error": "bad_policy"}
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            return {"id": id, "error": f"bad_line: {type(e).__name__}"}
         began = time.perf_counter()
         try:
+            row = orjson.loads(data)
+            id = row.get("id") if isinstance(row, dict) else None
+            direction, messages, said, whole, given = read(row)
+            policies = self.active(given).side(direction)
+            case = Case(direction, policies, messages, said, whole, boundary=secrets.token_hex(8))
+            began = time.perf_counter()
             verdict = self.guard.known(case) or await self.guard.judge(case)
+            decision = decide((verdict,), policies)
+            return {"id": id, "decision": decision.action, "rules": list(decision.rules), "score": verdict.score,
+                    "scores": {f.rule: f.score for f in verdict.findings}, "depth": verdict.depth,
+                    "tokens": verdict.tokens, "ms": round((time.perf_counter() - began) * 1e3, 3)}
+        except BadLine as e:
+            return {"id": id, "error": f"bad_line: {e}"}
+        except orjson.JSONDecodeError:
+            return {"id": id, "error": "bad_line: not JSON"}
+        except Mistakes:
+            return {"id": id, "error": "bad_policy"}
         except GuardDown as e:
             return {"id": id, "error": e.code, "ms": round((time.perf_counter() - began) * 1e3, 3)}
-        decision = decide((verdict,), policies)
-        return {"id": id, "decision": decision.action, "rules": list(decision.rules), "score": verdict.score,
-                "scores": {f.rule: f.score for f in verdict.findings}, "depth": verdict.depth,
-                "tokens": verdict.tokens, "ms": round((time.perf_counter() - began) * 1e3, 3)}
+        except Exception as e:          # its words may repeat the text: only its kind is told
+            return {"id": id, "error": f"guard_crashed: {type(e).__name__}"}
 
 
 async def work(judge: Judge, concurrency: int) -> None:

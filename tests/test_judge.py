@@ -7,9 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+from firewall.guards.patterns import Patterns
 from firewall.guards.scripted import ScriptedGuard
 from firewall.judge import Judge
-from firewall.policy import Policy, PolicySet
+from firewall.policy import Policy, PolicySet, parse
 
 SET = PolicySet.of([Policy.from_text("fruit", "- No fruit.")])
 
@@ -37,6 +40,48 @@ async def test_answers_as_text_or_runs() -> None:
     assert (await said(one, direction="output", answer="kumquat"))["decision"] == "block"
     runs = [{"channel": "choice/0/text", "text": "kum"}, {"channel": "choice/0/text", "text": "quat"}]
     assert (await said(one, direction="output", answer=runs))["decision"] == "block"
+
+
+async def test_no_line_is_taken_for_more_of_another() -> None:
+    """Two partial answers of one length and ending: a detector that goes on where it stopped would miss the key."""
+    policy = parse("---\naction: block\ndetect: [aws-key]\n---\n- Says a key.", "keys", "keys.md")
+    one = Judge(Patterns(), PolicySet.of([policy]))
+    tail = " and then nothing but plain words" * 20
+    for key, decision in (("akiaiosfodnn7example", "allow"), ("AKIAIOSFODNN7EXAMPLE", "block")) * 2:
+        assert (await said(one, direction="output", answer=f"My key is {key}{tail}", whole=False))["decision"] == decision
+    guard = ScriptedGuard({}, record=True)
+    for _ in range(2):
+        await said(Judge(guard, SET), messages=[])
+    assert len({c.boundary for c in guard.seen} - {""}) == 2
+
+
+@pytest.mark.parametrize(("row", "why"), [
+    ({"direction": "Output", "answer": "kumquat"}, "direction must"), ({"direction": ["input"]}, "direction must"),
+    ({"direction": None}, "direction must"), ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages must"),
+    ({"messages": [{"role": "user"}]}, "messages must"), ({"messages": "kumquat"}, "messages must"), ({}, "an input has"),
+    ({"messages": [{"role": "user", "content": "x", "name": "kumquat"}]}, "messages must"),
+    ({"messages": {"role": "user", "content": "x"}}, "messages must"),
+    ({"messages": [], "answer": "kumquat"}, "an input has"),
+    ({"direction": "output", "answer": [{"channel": "a", "text": None}]}, "answer must"),
+    ({"direction": "output"}, "answer must"),
+    ({"direction": "output", "answer": None}, "answer must"), ({"direction": "output", "anwser": "kumquat"}, "a line is"),
+    ({"direction": "output", "answer": 5}, "answer must"), ({"messages": [], "whole": "false"}, "whole must"),
+    ({"messages": [], "policies": [{"id": "x", "text": 5}]}, "policies must"), ({"messages": [], "policies": []}, ""),
+    ({"messages": [], "policies": [{"id": 5, "text": "x"}]}, "policies must"), ({"messages": [], "answer": None}, ""),
+    ({"direction": "output", "answer": ""}, "")])
+async def test_what_would_not_be_judged_is_an_error(row: dict[str, Any], why: str) -> None:
+    got = await said(judge(), **row)
+    assert got["id"] == 1
+    assert got["error"].startswith(f"bad_line: {why}") and "kumquat" not in got["error"] if why else "error" not in got
+
+
+async def test_whatever_breaks_is_an_answer() -> None:
+    for data in (b"[]", b"5", b"null", b'{"id": 1, "direction"', b"\xff", b"[" * 5000):
+        assert (await judge().line(data))["error"].startswith("bad_line: ")
+    assert await said(judge(mode="crash"), messages=[]) == {"id": 1, "error": "guard_crashed: RuntimeError"}
+    broken = judge()
+    broken.guard.known = None       # type: ignore[assignment]
+    assert (await said(broken, messages=[]))["error"] == "guard_crashed: TypeError"
 
 
 async def test_bad_lines_and_dead_guards_are_answers_too() -> None:
