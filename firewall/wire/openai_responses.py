@@ -50,6 +50,7 @@ INERT: Inert = {
     "tools[].container.file_ids[]": FILE,
 }
 _PLACE = trie(INERT)
+BARE = frozenset(("id", "type", "status", "role", "phase"))     # what says nothing of its own
 
 
 class OpenAIResponses:
@@ -70,9 +71,13 @@ class OpenAIResponses:
             found.messages.append(Message("user", document["input"], "input"))
         elif document.get("input") is not None:
             for i, item in enumerate(items(document, "input")):
-                if item.get("type") == "item_reference" or set(item) == {"id"}:
-                    raise refused(f"input.{i}")
+                heard, seen = len(found.messages), len(found.opaque)
                 found.each(_role(item), item, _PLACE["input"]["[]"], f"input.{i}")
+                own = [m.where for m in found.messages[heard:]] + found.opaque[seen:]
+                if _stored(item, any(where.startswith(f"input.{i}.content") for where in own)):
+                    raise refused(f"input.{i}")
+                if item.get("type") == "reasoning" and not own:
+                    found.opaque.append(f"input.{i}")       # kept at the vendor: as unseen as its encrypted form
         if document.get("tool_choice") in ("auto", "none", "required"):
             skipped = frozenset(("input", "instructions", "model", "tool_choice"))
         else:
@@ -94,6 +99,26 @@ class OpenAIResponses:
 
     def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
         return Answer(asked).withheld(message, "resp_" + request_id)
+
+
+def _stored(item: dict[str, Any], said: bool) -> bool:
+    """Whether an item may stand for a stored one: `item_reference` or, as its type may be left out, anything with an id
+    that is not whole without it. A message is whole with content, what has another type with any field more, and what has
+    none with a role and words.
+
+    Args:
+        said: it has content of its own.
+    """
+    type_, role = item.get("type"), item.get("role")
+    if type_ == "item_reference" or set(item) == {"id"}:
+        return True
+    if not item.get("id"):
+        return False
+    if type_ == "message":
+        return not item.get("content")      # models say nothing at times: one part that is empty
+    if type(type_) is str:
+        return all(item[name] is None for name in item.keys() - BARE)
+    return not (said and type(role) is str and role in ROLES)
 
 
 def _role(item: dict[str, Any]) -> str:
