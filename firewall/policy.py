@@ -192,7 +192,9 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
                    "the top") for number, line in sections[""] if (key := line.partition(":")[0]) in KEYS and ":" in line]
     rules = _rules(bullets, str(values.get("id", stem)), wrong)
     if not rules and not wrong:
-        wrong.append((first, "no rule: write at least one bullet under `## Violates`"))
+        above_all = _bullets(sections[""]) if strict else []
+        wrong.append((above_all[0][0], "no rule: this stands above the sections; write `## Violates` above it")
+                     if above_all else (first, "no rule: write at least one bullet under `## Violates`"))
     if wrong:
         raise Mistakes([f"{where}:{above + number}: {problem}" for number, problem in wrong])
     values |= {s: tuple(t for _, t in _bullets(sections.get(s, []))) for s in SECTIONS[1:]}

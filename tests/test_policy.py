@@ -184,7 +184,8 @@ def test_comments_in_quotes_are_words():
     ("---\nthreshold: 0.5\n# so\nthreshold: 0.99\n---\n" + BODY, "w.md:4: key 'threshold' stands twice, first in line 2"),
     ("---\n# so\n\nmessage: 1\n---\n" + BODY, "w.md:4: message: must be text"),
     ("---\ntitle: 2020-99-99\n---\n" + BODY, "w.md:2: front matter is not YAML"),
-    ("- bombs\n## Allowed\n- history\n", "no rule: write at least one bullet under `## Violates`"),
+    ("# W\nNever:\n- bombs\n## Allowed\n- history\n", "w.md:3: no rule: this stands above the sections; write `## Viol"),
+    ("# W\nNever.\n## Allowed\n- history\n", "w.md:1: no rule: write at least one bullet under `## Violates`"),
 ])
 def test_what_would_be_lost_is_a_mistake(text, said):
     with pytest.raises(Mistakes) as e:
