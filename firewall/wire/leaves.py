@@ -49,6 +49,8 @@ ARGUMENTS: frozenset[str] = frozenset(("input", "args", "arguments"))
 _ALNUM = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _TOKEN = _ALNUM + b"._:/@+=~-"
 _BASE64 = _ALNUM + b"+/=_-"
+_CONTROL = bytes(code for code in (*range(32), 127) if code not in b"\b\t\n\v\f\r\x1b")
+PICTURES = ("image/", "audio/", "video/", "font/", "application/pdf")    # what a vendor reads as nothing else
 
 
 class Leaf(NamedTuple):
@@ -119,7 +121,7 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
             if key == "type" and value in TYPES:
                 continue
             out.append(Leaf(path, value, holder, key))
-            if (node == MEDIA or node == DATA) and (text := _unpacked(value)):
+            if (node == MEDIA or node == DATA) and (text := _unpacked(value, holder)):
                 out.append(Leaf(path + "#decoded", text))
         elif kind is dict:
             under: Tree = node if type(node) is dict else {}
@@ -235,28 +237,60 @@ def _unescaped(text: str) -> str:
 
 
 def _media(text: str, holder: Any) -> bool:
-    """Whether a leaf is base64 of something that is not text, by what its neighbours say."""
-    kind = ""
+    """Whether a leaf is base64 of what is not text: of a kind that never is, by what its neighbours say, or by itself.
+    Who says nothing, something else or `application/octet-stream` is not believed: what reads as text is words."""
+    kinds = _kinds(text, holder)
+    data = text.partition(",")[2] if text.startswith("data:") else text
+    if kinds is None or not data.isascii() or data.encode().translate(None, _BASE64 + b"\r\n"):
+        return False
+    if kinds and all(kind.startswith(PICTURES) and "svg" not in kind for kind in kinds):
+        return True
+    return _bytes(data) is not None and not _unpacked(text, holder)
+
+
+def _kinds(text: str, holder: Any) -> list[str] | None:
+    """The MIME types that are given for a leaf, without parameters (none is `text/plain`, RFC 2397); None where it is no
+    base64."""
+    kinds: list[str] = []
     if isinstance(holder, dict):
         if holder.get("type") in ("text", "content"):
-            return False
-        kind = next((str(holder[name]) for name in ("media_type", "mimeType", "mime_type") if name in holder), "")
+            return None
+        kinds = [str(holder[name]) for name in ("media_type", "mimeType", "mime_type") if name in holder]
     if text.startswith("data:"):
-        head, comma, text = text.partition(",")
+        head, comma, _ = text.partition(",")
         if not comma or not head.endswith(";base64"):
-            return False
-        kind = head[5:-7]
-    if kind.startswith(("text/", "application/json", "application/xml")) or len(kind) > 100:
-        return False
-    return text.isascii() and not text.encode().translate(None, _BASE64 + b"\r\n")
+            return None
+        kinds.append(head[5:-7])
+    return [kind.partition(";")[0].strip().lower() or "text/plain" for kind in kinds]
 
 
-def _unpacked(text: str) -> str:
-    """Base64 of text, as text; empty where it is none."""
+def _bytes(data: str) -> bytes | None:
+    """Base64 of either alphabet, with or without padding."""
+    plain = data.replace("\r", "").replace("\n", "").rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        return b64decode(text.rpartition(",")[2], validate=True).decode()
+        return b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError:
+        return None
+
+
+def _unpacked(text: str, holder: Any) -> str:
+    """Base64 of text, as text; empty where it is none.
+
+    Text is what has few control characters, whatever its encoding (bytes that are no UTF-8 become U+FFFD; UTF-16 loses
+    its zeros, or is read by its mark); of a kind that is no text by name, it must also be UTF-8 in the main.
+    """
+    kinds = _kinds(text, holder)
+    if kinds is None or not (data := _bytes(text.rpartition(",")[2])):
         return ""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
+    data = data.translate(None, b"\0")
+    named = any(kind.startswith("text/") for kind in kinds)
+    if not named and len(data.translate(None, _CONTROL)) < 0.95 * len(data):
+        return ""
+    out = data.decode("utf-8", "replace")
+    known = named or any(kind != "application/octet-stream" for kind in kinds)
+    return out if known or out.count("\ufffd") < 0.2 * len(out) else ""
 
 
 def resolve(document: Any, path: str) -> tuple[Any, Any]:
