@@ -1,7 +1,8 @@
 """Gemini and Vertex `generateContent` / `streamGenerateContent`: SSE with `?alt=sse`, else one JSON array.
 
-Whether it streams, and the model, stand in the URL: `Asked` says False and nothing. A refused answer is a candidate
-with `finishReason: "SAFETY"` (and the policy's message as `finishMessage`); errors have Google's shape.
+Whether it streams, and the model, stand in the URL: `ask` says False and nothing, and who knows the URL replaces that.
+A refused answer is a candidate with `finishReason: "SAFETY"` (and the policy's message as `finishMessage`), in an
+array where one streams; errors have Google's shape.
 
 Channels: `choice/0/text`, `choice/0/reasoning` (parts with `thought`), `choice/0/tool/1/name|arguments`,
 `choice/0/code`, `choice/0/output`; anything else by its path. A function call that streams its arguments is pending
@@ -300,7 +301,8 @@ class Candidates:
         return envelope(error.status, error.public, error.code)
 
     def withheld(self, message: str) -> bytes:
-        return self._composed(Seen(), message)
+        body = self._composed(Seen(), message)
+        return b"[" + body + b"]" if self.asked.stream else body        # a stream that is no SSE is one array
 
     def _composed(self, seen: Seen, message: str) -> bytes:
         rows = [{"index": index, "content": {"role": "model", "parts": []}, "finishReason": "SAFETY",
