@@ -129,7 +129,7 @@ class Chat:
 
     @property
     def plain(self) -> bool:
-        return not (self.choices.loose or self.choices.told)
+        return self.choices.plain and not self.choices.loose
 
     @property
     def pending(self) -> bool:

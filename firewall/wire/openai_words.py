@@ -1,11 +1,15 @@
 """Where the words are in an OpenAI-shaped answer: choices, deltas, messages, tool calls, log-probabilities.
 
 Channels: `choice/0/text`, `choice/0/refusal`, `choice/0/reasoning`, `choice/0/tool/1/name|arguments|input`,
-`choice/0/call/name|arguments`, `choice/0/logprobs[/top|/bytes]`; anything else is named by its path. A message and
-the deltas of a stream have the same channels, so that the verdict is the same streamed or not.
+`choice/0/call/name|arguments`, `choice/0/logprobs[/top|/bytes]`; anything else is named by its path, `choice/0/said/...`
+in a message, `choice/0/beside/...` beside it. A message and the deltas of a stream have the same channels, so that the
+verdict is the same streamed or not. A channel is one field's for the whole answer: whoever puts a field's fragments
+together reads what was judged. The field that speaks first has the channel, others of its kind have their own below it
+(`choice/0/reasoning/reasoning_content`).
 
 Vendors differ. Reasoning is `reasoning_content` (DeepSeek, xAI, old vLLM) or `reasoning` (Groq, OpenRouter, new vLLM),
-or both with the same words: one piece then, as long as they go together. A tool call's index may start at 1 or be
+or both with the same words, and log-probabilities spell the text again. Such a field is no piece while all it ever said
+is what the other said; when they part, all it ever said is judged as its own. A tool call's index may start at 1 or be
 missing; its id may come once. Mistral's content is a list. Perplexity repeats all citations in every chunk: said once.
 
 A tool call is pending from its first fragment until its choice has a finish reason. Then arguments whose escapes hide
@@ -14,13 +18,13 @@ words are shown decoded. Token ids cannot be judged: refused.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, tokenish, trie, words
 from firewall.wire.vocabulary import KEYS
-from firewall.wire.wire import unreadable
+from firewall.wire.wire import PAST, unreadable
 
 SEVERITY = words("safe low medium high")
 _FILTERS: Inert = {f"{place}.{name}.severity": SEVERITY
@@ -69,6 +73,13 @@ def generic(value: Any, node: Any, path: str, holder: Any, key: Any, opaque: lis
     return out
 
 
+class Twins(NamedTuple):
+    """A channel's words (kept while some field repeats them) and the channels of the fields that do."""
+
+    said: list[str]
+    channels: set[str]
+
+
 class Choices:
     """What was said on every choice, and what is open. `read` gives the words of one document."""
 
@@ -78,19 +89,21 @@ class Choices:
         self.opaque: list[str] = []
         self.open: tuple[int, ...] = ()         # choices begun and not finished
         self.closed: tuple[int, ...] = ()
-        self.told = False                       # the last document said something new in a field that repeats itself
+        self.plain = True                       # nothing of the last document was left out because it was said before
         self.loose = False                      # calls without an index: where words belong depends on what came
         self.calling: set[int] = set()          # choices with a tool call under way
         self._calls: dict[int, list[str]] = {}              # choice -> ids of its calls, in order
         self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
-        self._thinks: dict[int, frozenset[str]] = {}        # choice -> reasoning fields that go together
+        self._owners: dict[str, str] = {}                   # channel -> the field that has it
+        self._twins: dict[str, Twins] = {}                  # channel -> who repeats it, since it began to speak
+        self._names: dict[tuple[str, str], int] = {}        # unknown keys, by where they stand
         self._shown: dict[str, str] = {}                    # snapshot channel -> its words
         self._passed: dict[str, str] = {}                   # inert fields of the stream and their values
 
     def read(self, document: dict[str, Any]) -> list[Leaf]:
         """Raises FirewallError (upstream) where the shape makes judging impossible."""
         out: list[Leaf] = []
-        self.told = False
+        self.plain = True
         for key, value in document.items():
             if key == "choices":
                 if type(value) is not list:
@@ -105,9 +118,9 @@ class Choices:
             found = self._other(document, key, value, PLACE, "")
             if not found and type(value) is str and len(self._passed) < 32 and key in INERT_TOP:
                 self._passed[key] = value
-            if key in SNAPSHOTS:
+            if key in SNAPSHOTS and found:
+                self.plain = False
                 found = self._fresh(found)
-                self.told = self.told or bool(found)
             out += found
         return out
 
@@ -119,6 +132,10 @@ class Choices:
         """More of what is written on a channel of arguments."""
         if channel in self._written:
             self._written[channel].append(text)
+
+    def _channel(self, channel: str, field: str) -> str:
+        """The channel of a field: its kind's if it spoke first, else its own."""
+        return channel if self._owners.setdefault(channel, field) == field else f"{channel}/{field}"
 
     def _fresh(self, found: list[Leaf]) -> list[Leaf]:
         """Without what a field that repeats itself in every chunk has already said."""
@@ -135,19 +152,19 @@ class Choices:
         if index not in self.open and index not in self.closed:
             self.open = (*self.open, index)
         ended = None
-        spoken = ""
+        begin = len(out)
+        copies: list[Leaf] = []
         for key, value in choice.items():
             if key == "delta" or key == "message":
                 if type(value) is dict:
-                    spoken = self._said(value, index, out)
+                    self._said(value, index, self._channel(f"choice/{index}", key), out)
                     continue
             elif key == "text" and type(value) is str:
-                spoken = value
                 if value:
-                    out.append(Leaf(f"choice/{index}/text", value, choice, key))
+                    out.append(Leaf(self._channel(f"choice/{index}/text", key), value, choice, key))
                 continue
             elif key == "logprobs" and type(value) is dict:
-                self._logprobs(value, index, spoken or _content(choice), out)
+                copies = self._logprobs(value, f"choice/{index}/logprobs", out)
                 continue
             elif key == "finish_reason" and type(value) is str and value:
                 ended = value
@@ -157,7 +174,11 @@ class Choices:
                 continue
             if key in IDS and value:
                 raise unreadable("token ids in the answer", "unjudgeable_field")
-            out += self._other(choice, key, value, _CHOICE, f"choice.{index}")
+            out += self._other(choice, key, value, _CHOICE, f"choice.{index}.beside")
+        text = f"choice/{index}/text"
+        twins = self._twins.get(text)
+        if copies or twins is None or twins.channels:
+            self._repeat(text, "".join([leaf.text for leaf in out[begin:] if leaf.path == text]), copies, out)
         if ended:
             out += self._called(index)
             self.open = tuple([i for i in self.open if i != index])
@@ -172,70 +193,89 @@ class Choices:
             if shaped or (not value and key in KEYS):
                 return []       # the common case, without a walk; opaque shapes do not stand in answers
         found = generic({key: value}, place, path, None, None, self.opaque)
+        if key not in KEYS:         # every unknown key has its own channel
+            number = self._names.setdefault((path, key), len(self._names))
+            found = [leaf._replace(path=leaf.path.replace("~0", f"~{number}", 1)) for leaf in found]
         if type(value) is str:      # the walk saw a copy of the container
             found = [leaf if "#" in leaf.path else leaf._replace(holder=holder, key=key) for leaf in found]
         return found
 
-    def _said(self, said: dict[str, Any], index: int, out: list[Leaf]) -> str:
-        """A delta or a message; returns its text."""
-        spoken = ""
-        thoughts: list[tuple[str, str]] = []
+    def _said(self, said: dict[str, Any], index: int, base: str, out: list[Leaf]) -> None:
+        """A delta or a message."""
+        thoughts: list[Leaf] = []
         for key, value in said.items():
             if type(value) in SCALARS and key in KEYS:
                 continue
             if key == "content" and type(value) is str:
-                spoken = value
                 if value:
-                    out.append(Leaf(f"choice/{index}/text", value, said, key))
+                    out.append(Leaf(self._channel(base + "/text", key), value, said, key))
             elif key == "content" and type(value) is list:
-                spoken = self._parts(value, index, out)
+                self._parts(value, base, out)
             elif key in REASONING and type(value) is str:
                 if value:
-                    thoughts.append((key, value))
+                    thoughts.append(Leaf(self._channel(base + "/reasoning", key), value, said, key))
             elif key == "refusal" and type(value) is str:
                 if value:
-                    out.append(Leaf(f"choice/{index}/refusal", value, said, key))
+                    out.append(Leaf(base + "/refusal", value, said, key))
             elif key == "tool_calls" and type(value) is list:
                 for call in value:
-                    self._call(call, index, out)
+                    self._call(call, index, base, out)
             elif key == "function_call" and type(value) is dict:
                 self.calling.add(index)
-                self._function(value, f"choice/{index}/call", out)
+                self._function(value, base + "/call", out)
             elif not (key == "role" and value == "assistant"):
                 if key in IDS and value:
                     raise unreadable("token ids in the answer", "unjudgeable_field")
-                out += self._other(said, key, value, _SAID, f"choice.{index}")
+                out += self._other(said, key, value, _SAID, base.replace("/", ".") + ".said")
         if thoughts:
-            self._thought(said, thoughts, index, out)
-        return spoken
+            lead = base + "/reasoning"
+            first = [leaf for leaf in thoughts if leaf.path == lead]
+            out += first
+            self._repeat(lead, first[0].text if first else "", [leaf for leaf in thoughts if leaf.path != lead], out)
 
-    def _thought(self, said: dict[str, Any], thoughts: list[tuple[str, str]], index: int, out: list[Leaf]) -> None:
-        """Reasoning fields: together one piece if they always come together and agree, else a channel each."""
-        fields = frozenset(key for key, _ in thoughts)
-        usual = self._thinks.setdefault(index, fields)
-        first = thoughts[0][1]
-        if fields == usual and all(value == first for _, value in thoughts):
-            out += [Leaf(f"choice/{index}/reasoning", first, said, key)
-                    for key, _ in (thoughts if self.copies else thoughts[:1])]
+    def _repeat(self, lead: str, text: str, others: list[Leaf], out: list[Leaf]) -> None:
+        """Fields that may repeat the words of a channel, which are `text` in this document.
+
+        A field that began with its lead and agreed in every document is no piece. When it parts from it, its words of
+        earlier documents, which have left as a copy of judged ones, are judged in its own channel, before what is new.
+        """
+        if not text and not others:
             return
-        out += [Leaf(f"choice/{index}/reasoning/{key}", value, said, key) for key, value in thoughts]
+        spoken = {leaf.path: leaf.text for leaf in others}
+        twins = self._twins.get(lead)
+        if twins is None:
+            twins = self._twins[lead] = Twins([], {channel for channel, said in spoken.items() if said == text})
+        for channel in sorted(twins.channels):
+            if spoken.get(channel, "") != text:
+                twins.channels.discard(channel)
+                if twins.said:
+                    out.append(Leaf(channel, "".join(twins.said), PAST))
+        for leaf in others:
+            if leaf.path not in twins.channels:
+                out.append(leaf)
+                continue
+            self.plain = False
+            if self.copies and leaf.holder is not None:
+                out.append(leaf)
+        if twins.channels:
+            twins.said.append(text)
+        else:
+            twins.said.clear()
 
-    def _parts(self, parts: list[Any], index: int, out: list[Leaf]) -> str:
+    def _parts(self, parts: list[Any], base: str, out: list[Leaf]) -> None:
         """Mistral: `[{type:"text",text} | {type:"thinking",thinking:[{type,text}]}]`."""
-        spoken = ""
         for i, part in enumerate(parts):
             type_ = part.get("type") if type(part) is dict else None
             if type_ == "text" and type(part.get("text")) is str and len(part) == 2:
-                spoken += part["text"]
                 if part["text"]:
-                    out.append(Leaf(f"choice/{index}/text", part["text"], part, "text"))
+                    out.append(Leaf(self._channel(base + "/text", "content"), part["text"], part, "text"))
             elif type_ == "thinking" and not set(part) - {"type", "thinking", "closed"} and _thoughts(part["thinking"]):
-                out += [Leaf(f"choice/{index}/reasoning", t["text"], t, "text") for t in part["thinking"] if t["text"]]
+                channel = self._channel(base + "/reasoning", "content")
+                out += [Leaf(channel, t["text"], t, "text") for t in part["thinking"] if t["text"]]
             else:
-                out += generic(part, None, f"choice.{index}.content.{i}", parts, i, self.opaque)
-        return spoken
+                out += generic(part, None, f"{base.replace('/', '.')}.content.{i}", parts, i, self.opaque)
 
-    def _call(self, call: Any, index: int, out: list[Leaf]) -> None:
+    def _call(self, call: Any, index: int, base: str, out: list[Leaf]) -> None:
         if type(call) is not dict:
             raise unreadable("a tool call is no object")
         self.calling.add(index)
@@ -249,14 +289,14 @@ class Choices:
             number = ids.index(name) if name in ids else max(0, len(ids) - 1)
         elif not 0 <= number < 1024:
             raise unreadable("a tool call's index is no small number")
-        channel = f"choice/{index}/tool/{number}"
+        channel = f"{base}/tool/{number}"
         for key, value in call.items():
             if (type(value) in SCALARS and key in KEYS) or (key == "type" and value in ("function", "custom")):
                 continue
             if (key == "function" or key == "custom") and type(value) is dict:
-                self._function(value, channel, out)
+                self._function(value, self._channel(channel, key), out)
             else:
-                out += self._other(call, key, value, _SAID["tool_calls"]["[]"], channel.replace("/", "."))
+                out += self._other(call, key, value, _SAID["tool_calls"]["[]"], channel.replace("/", ".") + ".beside")
 
     def _function(self, function: dict[str, Any], channel: str, out: list[Leaf]) -> None:
         for key, value in function.items():
@@ -268,7 +308,7 @@ class Choices:
                 if key != "name":
                     self._written.setdefault(f"{channel}/{key}", []).append(said)
             else:
-                out += self._other(function, key, value, {}, channel.replace("/", "."))
+                out += self._other(function, key, value, {}, channel.replace("/", ".") + ".said")
 
     def _called(self, index: int) -> list[Leaf]:
         """The calls of a choice are whole: what their escapes hide."""
@@ -280,20 +320,26 @@ class Choices:
                 out.append(Leaf(channel + "/decoded", inside))
         return out
 
-    def _logprobs(self, value: dict[str, Any], index: int, spoken: str, out: list[Leaf]) -> None:
-        channel = f"choice/{index}/logprobs"
+    def _logprobs(self, value: dict[str, Any], channel: str, out: list[Leaf]) -> list[Leaf]:
+        """Adds the words of log-probabilities, but for those that may repeat the text: these are returned."""
+        copies: list[Leaf] = []
         for key, rows in value.items():
             if key in ("content", "refusal") and type(rows) is list:
-                out += tokens(rows, spoken, channel, self.opaque)
+                own = self._channel(channel, key)
+                found = tokens(rows, "", own, self.opaque)
+                copies += [leaf for leaf in found if leaf.path == own]
+                out += [leaf for leaf in found if leaf.path != own]
             elif key == "tokens" and type(rows) is list and all(type(row) is str for row in rows):
                 said = "".join(rows)
-                out += [Leaf(channel, said)] if said and said != spoken else []
+                copies += [Leaf(self._channel(channel, key), said)] if said else []
             elif key == "top_logprobs" and type(rows) is list and all(type(row) is dict for row in rows if row):
                 top = [token for row in rows if row for token in row]
-                out += [Leaf(channel + "/top", "\n".join(top))] if top else []
+                top += [leaf.text for row in rows if row for odd in row.values() if type(odd) not in SCALARS
+                        for leaf in generic(odd, None, "logprobs", None, None, self.opaque)]
+                out += [Leaf(self._channel(channel + "/top", key), "\n".join(top))] if top else []
             elif type(rows) not in SCALARS or key not in KEYS:
-                found = generic({key: rows}, {}, "logprobs", None, None, self.opaque)
-                out += [Leaf(channel + "/top", leaf.text) for leaf in found]
+                out += self._other(value, key, rows, {}, channel.replace("/", ".") + ".beside")
+        return copies
 
 
 def tokens(rows: list[Any], spoken: str, channel: str, opaque: list[str]) -> list[Leaf]:
@@ -310,8 +356,8 @@ def tokens(rows: list[Any], spoken: str, channel: str, opaque: list[str]) -> lis
             if type(other) is not dict:
                 raise unreadable("a log-probability is no object", "unjudgeable_field")
             top.append(_token(other, spelled))
-            top += _strange(other, opaque)
-        top += _strange(row, opaque)
+            top += _strange(other, ("token", "bytes"), opaque)
+        top += _strange(row, ("token", "bytes", "top_logprobs"), opaque)
     out = [Leaf(channel, chosen)] if chosen and chosen != spoken else []
     out += [Leaf(channel + "/top", "\n".join(top))] if top else []
     return out + ([Leaf(channel + "/bytes", "\n".join(spelled))] if spelled else [])
@@ -320,14 +366,6 @@ def tokens(rows: list[Any], spoken: str, channel: str, opaque: list[str]) -> lis
 def _thoughts(value: Any) -> bool:
     return type(value) is list and all(type(t) is dict and set(t) == {"type", "text"} and type(t["text"]) is str
                                        and t["type"] == "text" for t in value)
-
-
-def _content(choice: dict[str, Any]) -> str:
-    for key in ("delta", "message"):
-        said = choice.get(key)
-        if type(said) is dict and type(said.get("content")) is str:
-            return str(said["content"])
-    return str(choice.get("text") or "")
 
 
 def _token(row: dict[str, Any], spelled: list[str]) -> str:
@@ -341,9 +379,8 @@ def _token(row: dict[str, Any], spelled: list[str]) -> str:
     return token or ""
 
 
-def _strange(row: dict[str, Any], opaque: list[str]) -> list[str]:
-    """Words in fields that a log-probability does not have."""
-    if len(row) <= 4 and not set(row) - {"token", "bytes", "logprob", "top_logprobs"}:
-        return []
-    rest = {key: value for key, value in row.items() if key not in ("token", "bytes", "logprob", "top_logprobs")}
-    return [leaf.text for leaf in generic(rest, None, "logprobs", None, None, opaque)]
+def _strange(row: dict[str, Any], read: tuple[str, ...], opaque: list[str]) -> list[str]:
+    """Words in fields that a log-probability does not have, or not as words; those of `read` were read."""
+    rest = {key: value for key, value in row.items() if key not in read and (
+        type(value) not in SCALARS or key not in KEYS)}
+    return [leaf.text for leaf in generic(rest, None, "logprobs", None, None, opaque)] if rest else []

@@ -4,13 +4,14 @@
 `Speech`, which says where the words are and keeps what a client has seen open; the reader makes frames of it.
 
 `Streamed` takes the short way of `mould.py` wherever an event differs from one already read in its words only; any
-change of the speech's state drops the moulds. Everything else is read in full.
+change of the speech's state drops the moulds. Everything else is read in full. Whatever a speech cannot read, for
+whatever reason, is the upstream's mistake: `unreadable_event`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import orjson
 
@@ -22,7 +23,9 @@ from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
 from firewall.wire.speech import Speech
 from firewall.wire.sse import Events, event, large
-from firewall.wire.wire import Reader, StreamLimits, truncated, unreadable, unredactable
+from firewall.wire.wire import PAST, Reader, StreamLimits, truncated, unreadable, unredactable
+
+T = TypeVar("T")
 
 # Comments and fields that are nobody's words.
 SILENT = frozenset((b":", b": ping", b":ping", b": keep-alive", b":keep-alive", b": keepalive", b":keepalive",
@@ -39,6 +42,7 @@ class _Read:
         self._body = BodyLimits(size=max(limits.event, limits.body))
         self._ended = False
         self._keys: set[str] = set()        # unknown keys already said
+        self._past: set[Piece] = set()      # words that had left when they were judged
 
     @property
     def complete(self) -> bool:
@@ -58,6 +62,14 @@ class _Read:
         """See `Reader.rewrite`. Pieces find their leaves by order and text; folded copies change with them."""
         if all(text is None for text in texts):
             return frame.raw
+        try:
+            return self._rewritten(frame, texts)
+        except FirewallError:
+            raise
+        except Exception:       # a shape that can be read and not be written
+            raise unredactable() from None
+
+    def _rewritten(self, frame: Frame, texts: Sequence[str | None]) -> bytes:
         data = self._data(frame.raw)
         if data is None:
             raise unredactable()
@@ -67,6 +79,10 @@ class _Read:
         taken: set[int] = set()
         at = 0
         for piece, text in zip(frame.pieces, texts, strict=True):
+            if piece in self._past:
+                if text is not None:
+                    raise unredactable()
+                continue
             place = next((i for i in range(at, len(slots)) if slots[i].text == piece.text), None)
             if place is None:
                 if text is not None and "/logprobs" not in piece.channel:
@@ -100,6 +116,15 @@ class _Read:
         """The leaves of a document already read once; by a fresh speech, so that no state changes."""
         return self.speech.again().read(document, isinstance(self, Whole))
 
+    def _sure(self, read: Callable[..., T], *given: Any) -> T:
+        """What `read` gives; whatever goes wrong in it is upstream's fault."""
+        try:
+            return read(*given)
+        except FirewallError:
+            raise
+        except Exception as error:
+            raise unreadable(f"{type(error).__name__} while reading") from None
+
     def _parse(self, data: bytes) -> dict[str, Any]:
         return strict(data, self._body, fault="upstream", fold=False)
 
@@ -122,6 +147,9 @@ class _Read:
         speech = self.speech
         last = speech.last and not self._ended
         self._ended = self._ended or last
+        for leaf in found:
+            if leaf.holder is PAST:
+                self._past.add(Piece(leaf.path, leaf.text))
         return Frame(raw, tuple([Piece(leaf.path, leaf.text) for leaf in found]), speech.after, speech.pending, last)
 
 
@@ -149,16 +177,16 @@ class Streamed(_Read):
                     out.append(frame)
                     break
             else:
-                out.append(self._full(raw))
+                out.append(self._sure(self._full, raw))
         return out
 
     def close(self) -> list[Frame]:
         raw = self._events.close()
         try:
-            out = [self._full(raw)] if raw else []
+            out = [self._sure(self._full, raw)] if raw else []
         except FirewallError:
             raise truncated() from None
-        rest = self.speech.finish()
+        rest = self._sure(self.speech.finish)
         if not self.complete:
             raise truncated()
         if rest or not self._ended:
@@ -226,15 +254,15 @@ class Listed(_Read):
         self._lines = Lines(limits.event)
 
     def feed(self, data: bytes) -> list[Frame]:
-        return [self._line(raw, text) for raw, text in self._lines.feed(data)]
+        return [self._sure(self._line, raw, text) for raw, text in self._lines.feed(data)]
 
     def close(self) -> list[Frame]:
         line = self._lines.close()
         try:
-            out = [self._line(*line)] if line is not None else []
+            out = [self._sure(self._line, *line)] if line is not None else []
         except FirewallError:
             raise truncated() from None
-        rest = self.speech.finish()
+        rest = self._sure(self.speech.finish)
         if not self.complete:
             raise truncated()
         if rest:
@@ -268,12 +296,12 @@ class Whole(_Read):
         if not raw.strip():
             raise truncated()
         try:
-            found = self.speech.read(self._parse(raw), True)
+            found = self._sure(self.speech.read, self._parse(raw), True)
         except FirewallError as error:
             if error.code != "unreadable_event" or raw.rstrip()[-1:] in (b"}", b"]"):
                 raise
             raise truncated() from None         # the document ends before it is whole
-        found = found + self.speech.finish()
+        found = found + self._sure(self.speech.finish)
         self.speech.complete = self.speech.last = True
         return [self._frame(raw, found)]
 

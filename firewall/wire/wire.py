@@ -17,6 +17,9 @@ from firewall.errors import FirewallError
 from firewall.verdict import Span
 from firewall.wire.frame import Frame
 from firewall.wire.leaves import ARGUMENTS, SPOKEN, Tree, leaves, resolve
+from firewall.wire.origin import origins
+
+DECODED = "#decoded"        # a message that shows another's words decoded (`Message.where`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,13 @@ class Asked:
     def rewrite(self, spans: Iterable[Span], mask: Callable[[Span], str]) -> bytes:
         """The request with every span replaced by `mask(span)`, re-serialised. `Span.channel` is `Message.where`.
 
+        Words that only appear decoded are cut out of the text that hides them.
+
         Raises:
-            FirewallError: `unredactable` where a span lies in a key, in numbers or in words that only appear decoded.
+            FirewallError: `unredactable` where a span lies in a key, in numbers, or in base64.
         """
         document = orjson.loads(orjson.dumps(self.document))
-        for where, hits in _merged(spans).items():
+        for where, hits in _merged(self._traced(spans)).items():
             if "#" in where:
                 raise unredactable()
             try:
@@ -74,6 +79,25 @@ class Asked:
                 place = SPOKEN if key in ARGUMENTS and type(holder[key]) is dict else _place(self.place, where)
                 _lines(holder[key], place, where, hits, mask)
         return orjson.dumps(document)
+
+    def _traced(self, spans: Iterable[Span]) -> list[Span]:
+        """Spans of decoded words as spans of the words that hide them."""
+        out: list[Span] = []
+        hidden: dict[str, list[tuple[int, int]]] = {}
+        for span in spans:
+            if span.channel.endswith(DECODED):
+                hidden.setdefault(span.channel, []).append((span.start, span.end))
+            else:
+                out.append(span)
+        if hidden:
+            said = {message.where: message.text for message in self.messages}
+            for where, hits in hidden.items():
+                source = where.removesuffix(DECODED)
+                found = origins(said[source], said[where], hits) if where in said and source in said else None
+                if found is None:
+                    raise unredactable()
+                out += [Span(source, start, end) for start, end in found]
+        return out
 
 
 class Reader(Protocol):
@@ -112,6 +136,10 @@ class Reader(Protocol):
     def unplaced(self, raw: bytes) -> bytes:
         """A frame's bytes without annotations that point into words which were replaced (cases.md G11); an event that
         is nothing else becomes b"". Raises `unredactable`."""
+
+
+# Holds the words of a leaf that stand in no bytes of its document: they left earlier, as a copy of words judged then.
+PAST: dict[str, str] = {}
 
 
 class Wire(Protocol):

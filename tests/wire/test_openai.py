@@ -183,9 +183,8 @@ def test_reasoning_under_two_names() -> None:
     both = chunk({"reasoning": "hm", "reasoning_content": "hm"})
     frames = listen("openai-chat").feed(events(both, both, chunk({"reasoning": "x", "reasoning_content": "y"})))
     assert said(frames) == {
-        "choice/0/reasoning": "hmhm",
-        "choice/0/reasoning/reasoning": "x",
-        "choice/0/reasoning/reasoning_content": "y",
+        "choice/0/reasoning": "hmhmx",
+        "choice/0/reasoning/reasoning_content": "hmhmy",
     }
 
 
@@ -261,8 +260,8 @@ def test_whole_answers() -> None:
     assert frame.raw == body and frame.last and not frame.pending
     assert said([frame]) == {
         "choice/0/text": "zebra",
-        "choice/0/annotations/0/type": "url_citation",
-        "choice/0/annotations/0/url_citation/title": "lion",
+        "choice/0/said/annotations/0/type": "url_citation",
+        "choice/0/said/annotations/0/url_citation/title": "lion",
     }
     for bad, want in (
         (b"", "upstream_truncated"),

@@ -1,0 +1,111 @@
+"""Words that only appear decoded: found in the text that hides them, and cut out of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.errors import FirewallError
+from firewall.verdict import Span
+from firewall.wire.dialects import WIRES
+from firewall.wire.leaves import decoded
+from firewall.wire.origin import origins
+from tests.wire.streams import REQUESTS
+
+TEXT = st.text(alphabet='azebr"\\{}:,[]/ \n\t\u00e9\U0001f600\ud7ff', max_size=12)
+PLAIN = st.one_of(TEXT, st.none(), st.booleans(), st.integers(-9, 9**15), st.floats(allow_nan=False, allow_infinity=False))
+JSON = st.recursive(PLAIN, lambda inner: st.one_of(
+    st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3),
+    inner.map(lambda value: orjson.dumps(value).decode())), max_leaves=8)
+
+
+def escaped(text: str) -> str:
+    """The same JSON in ASCII, letters z spelt with an escape (but where a backslash stands before one)."""
+    out = "".join(char if char.isascii() else "".join(
+        f"\\u{unit:04x}" for unit in memoryview(char.encode("utf-16-le")).cast("H")) for char in text)
+    return out.replace("z", "\\u007a") if "\\z" not in out else out
+
+
+@given(JSON, st.booleans())
+def test_every_character_is_found(value: Any, ascii_: bool) -> None:
+    text = orjson.dumps(value).decode()
+    text = escaped(text) if ascii_ else text
+    hidden = decoded(text)
+    if not hidden:
+        return
+    places = [origins(text, hidden, [(i, i + 1)]) for i in range(len(hidden))]
+    at = -1
+    for char, place in zip(hidden, places, strict=True):
+        if not place:
+            assert char == "\n"     # between two strings
+            continue
+        ((start, end),) = place
+        assert start >= at and end > start
+        at = start
+        source = text[start:end]        # itself, an escape, or a number or name
+        assert source == char or "\\" in source or char in str(orjson.loads(source))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.one_of(TEXT, TEXT.map(lambda t: orjson.dumps({"q": t}).decode()))),
+       st.booleans())
+def test_masked_words_are_gone_and_the_rest_is_the_same(value: dict[str, str], ascii_: bool) -> None:
+    value = {**value, "said": "go\nzebra\tgo"}
+    text = orjson.dumps({**value, "more": orjson.dumps(value).decode()}).decode()
+    text = escaped(text) if ascii_ else text
+    hidden = decoded(text)
+    hits = [(at, at + 5) for at in range(len(hidden)) if hidden.startswith("zebra", at)]
+    for start, end in sorted(origins(text, hidden, hits) or [], reverse=True):
+        text = text[:start] + "[X]" + text[end:]
+    document = orjson.loads(text)
+    assert len(hits) >= 2 and "zebra" not in text and "zebra" not in decoded(text)
+    assert document["said"] == "go\n[X]\tgo" and orjson.loads(document["more"])["said"] == "go\n[X]\tgo"
+    assert document == {key: said.replace("zebra", "[X]") for key, said in value.items()} | {
+        "more": document["more"]}
+
+
+def test_text_that_is_no_json() -> None:
+    text = '{"a": "\\u007aebra \\ud83d\\ude00 \\ud83d \\'
+    hidden = decoded(text)
+    assert hidden == '{"a": "zebra \U0001f600 \ufffd '
+    assert [text[a:b] for a, b in origins(text, hidden, [(7, 12), (13, 14), (15, 16)]) or []] == [
+        "\\u007aebra", "\\ud83d\\ude00", "\\ud83d"]
+
+
+@pytest.mark.parametrize("text, hidden", [('{"a":"x"}', "a\ny"), ("emVicmE=", "zebra"), ('{"a":"\\n","a":"b"}', "a\nb")])
+def test_what_is_not_the_decoded_form(text: str, hidden: str) -> None:
+    assert origins(text, hidden, [(0, 1)]) is None
+
+
+def called(arguments: str) -> dict[str, Any]:
+    call = {"id": "c1", "type": "function", "function": {"name": "write", "arguments": arguments}}
+    return {"model": "m", "messages": [{"role": "assistant", "content": None, "tool_calls": [call]},
+                                       {"role": "tool", "tool_call_id": "c1", "content": "ok"}]}
+
+
+@pytest.mark.parametrize("key", ["z", "\\u007a"])
+@pytest.mark.parametrize("seen", [("",), ("#decoded",), ("", "#decoded")])
+def test_arguments_of_a_request(key: str, seen: tuple[str, ...]) -> None:
+    """Whether a guard points at the words as they are written, as they are meant, or both."""
+    asked = WIRES["openai-chat"].ask(called('{"path":".env","text":"region=eu\\nkey=' + key + 'ebra\\n"}'))
+    said = {message.where: message.text for message in asked.messages}
+    where = "messages.0.tool_calls.0.function.arguments"
+    spans = [Span(where + end, said[where + end].find("zebra"), said[where + end].find("zebra") + 5) for end in seen
+             if "zebra" in said[where + end]]
+    if not spans:
+        return
+    again = orjson.loads(asked.rewrite(spans, lambda _: "[X]"))
+    arguments = again["messages"][0]["tool_calls"][0]["function"]["arguments"]
+    assert orjson.loads(arguments) == {"path": ".env", "text": "region=eu\nkey=[X]\n"}
+
+
+def test_words_behind_base64_stay_unredactable() -> None:
+    part = {"type": "file", "file": {"file_data": "data:text/plain;base64,emVicmE="}}
+    asked = WIRES["openai-chat"].ask({**REQUESTS["openai-chat"], "messages": [{"role": "user", "content": [part]}]})
+    (hidden,) = [message for message in asked.messages if message.where.endswith("#decoded")]
+    with pytest.raises(FirewallError) as error:
+        asked.rewrite([Span(hidden.where, 0, 5)], lambda _: "[X]")
+    assert hidden.text == "zebra" and error.value.code == "unredactable"
