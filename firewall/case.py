@@ -7,7 +7,9 @@ they stood in. `answer` is the model's words as runs in arrival order; a channel
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, overload
 
 from firewall.policy import Direction, PolicySet
 
@@ -27,6 +29,50 @@ class Said(NamedTuple):
     text: str
 
 
+class Runs(Sequence[Said]):
+    """Many runs as they stood at one question, with each channel's words joined already.
+
+    An answer whose channels take turns gets a run with every word, and a question about it must not cost all runs
+    that came before. So the runs are shared with whoever appends to them, and only their number is ours.
+
+    Args:
+        runs: complete runs; more may be appended later.
+        last: the run that is still growing.
+        joined: channel -> its words in `runs`, in order of first appearance; copied.
+    """
+
+    __slots__ = ("_last", "_runs", "_size", "channels")
+
+    def __init__(self, runs: Sequence[Said], last: Said, joined: Mapping[str, str]) -> None:
+        self._runs, self._last, self._size = runs, last, len(runs) + 1
+        self.channels = {**joined, last.channel: joined.get(last.channel, "") + last.text}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Said]:
+        yield from islice(self._runs, self._size - 1)
+        yield self._last
+
+    @overload
+    def __getitem__(self, at: int) -> Said: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Said, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Said | tuple[Said, ...]:
+        if isinstance(at, slice):
+            return tuple(self)[at]
+        place = range(self._size)[at]
+        return self._runs[place] if place < self._size - 1 else self._last
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, (tuple, Runs)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
 class Case(NamedTuple):
     """One question to a guard (a tuple, because one is made for every few tokens of a stream).
 
@@ -43,13 +89,15 @@ class Case(NamedTuple):
     direction: Direction
     policies: PolicySet
     messages: tuple[Message, ...] = ()
-    answer: tuple[Said, ...] = ()
+    answer: Sequence[Said] = ()
     whole: bool = True
     tenant: str = ""
     boundary: str = ""
 
     def channels(self) -> dict[str, str]:
-        """Channel -> all its words joined, in order of first appearance."""
+        """Channel -> all its words joined, in order of first appearance. Not to be changed: it may be shared."""
+        if type(self.answer) is Runs:
+            return self.answer.channels
         out: dict[str, str] = {}
         for channel, text in self.answer:
             out[channel] = out[channel] + text if channel in out else text

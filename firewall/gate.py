@@ -4,12 +4,17 @@ Theory. Upstream's answer is a sequence of frames. The *mark* of a frame is the 
 that have arrived up to and including it, over all channels in arrival order; the end of the answer counts as one
 more character. A *question* is about everything so far and is named by the mark it was asked at. A *clearance* `k`
 says: a verdict has seen the first k characters and vouches for them. A frame may leave when its mark is covered,
-all frames before it have left, and no tool call is half-way through at the point where we would stop.
+all frames before it have left, and no tool call is half-way through at the point where we would stop: the frames of
+a call, and the one that completes it, leave together.
+
+The end is the frame that says so (`last`), or else the end of the body. Only a question put as `whole` can cover it
+and what follows it. As long as nothing but frames without words follows, that question can be put as soon as the end
+has come; words behind the end show that it was none, and wait for the body's.
 
     state        push(frame)   question()        clear(k)              refuse()   close()
-    -----------  ------------  ----------------  --------------------  ---------  ---------------------
-    open, idle   hold          mark -> asked     -                     -> shut    the end counts as 1
-    open, asked  hold          None              release; -> idle      -> shut    the end counts as 1
+    -----------  ------------  ----------------  --------------------  ---------  -------------------------
+    open, idle   hold          mark -> asked     -                     -> shut    it counts as 1, or the end
+    open, asked  hold          None              release; -> idle      -> shut    it counts as 1, or the end
     closed       (an error)    mark (whole)      release; all -> done  -> shut    -
     shut         drop          None              nothing               -          -
     done         (an error)    None              nothing               nothing    -
@@ -17,11 +22,13 @@ all frames before it have left, and no tool call is half-way through at the poin
 Laws (tests/laws/test_gate.py), for any frames, any cutting, any order of answers:
 1 what left is a prefix of what came, plus at most one ending of ours; 2 no frame with mark m leaves before a
 clearance k >= m; 3 if all is cleared, output equals input; 4 cutting the input differently changes timing only;
-5 after a refusal, nothing; 6 no answer, no release; 7 held bytes are counted, and `full` asks the reader to stop.
+5 after a refusal, nothing; 6 no answer, no release; 7 held bytes are counted, `full` asks the reader to stop while a
+question is open, and `over` says that an answer (or call) is too large to be held, the same for every cut; 8 the end
+and what follows it leave after a question put as whole.
 
 Nothing leaves before the first clearance, not even frames without words: until then a refusal can still be a
-proper HTTP answer. `rolling` asks whenever no question is open and new characters came; `whole` asks once, at the
-end; `watch` releases at once and asks like `rolling` (monitoring, never called blocking).
+proper HTTP answer. `rolling` asks whenever no question is open and new characters came; `whole` asks at the end;
+`watch` releases at once and asks like `rolling` (monitoring, never called blocking).
 
 Refused: one queue per channel (a prefix per channel is not a prefix of the bytes), locks and tasks (the caller is
 one event loop), asking again about what was already asked (a guard that is unsure must see more first).
@@ -44,16 +51,23 @@ class Gate:
 
     Args:
         release: `rolling`, `whole` or `watch`.
-        limit: bytes held above which `full` is True and reading upstream must stop.
+        limit: bytes held above which `full` is True and reading upstream must stop while a question is open.
+        most: bytes that must be held together (a tool call; all, where the release is `whole`) above which `over`.
     """
 
-    __slots__ = ("_asked", "_held", "after", "asking", "cleared", "closed", "held", "limit", "mark", "release", "shut")
+    __slots__ = ("_asked", "_call", "_end", "_held", "_open", "after", "asking", "cleared", "closed", "held", "limit",
+                 "mark", "most", "over", "release", "shut", "whole")
 
-    def __init__(self, release: Release = "rolling", limit: int = 262_144) -> None:
-        self.release, self.limit = release, limit
-        self._held: deque[tuple[int, Frame]] = deque()
+    def __init__(self, release: Release = "rolling", limit: int = 262_144, most: int = 16_777_216) -> None:
+        self.release, self.limit, self.most = release, limit, most
+        self._held: deque[tuple[int, Sequence[Frame]]] = deque()    # what leaves together, and its mark
+        self._call: list[Frame] | None = [] if release == "whole" else None     # what is under way and leaves together
+        self._open = 0              # its bytes
+        self.over = False           # they are more than may be held, however they came
         self._asked = 0             # the mark of the last question
+        self._end = -1              # the mark of the frame that ends the answer; -1: not seen
         self.asking = False         # a question is open
+        self.whole = True           # the last question was put as whole
         self.mark = 0               # characters so far
         self.cleared = -1           # the highest clearance; -1: none yet, so that nothing leaves unasked
         self.held = 0               # bytes held
@@ -70,37 +84,64 @@ class Gate:
         """Everything came and everything left."""
         return self.closed and not self._held and not self.shut
 
+    @property
+    def answered(self) -> bool:
+        """No question is open, and there is nothing new to ask about."""
+        return not self.asking and self.mark <= self._asked
+
     def push(self, frame: Frame) -> None:
         """Takes the next frame of the answer."""
         if self.shut:
             return
         if self.closed:
             raise ValueError("a frame after the end")
+        mark = self.mark
         for _, text in frame.pieces:
-            self.mark += len(text)
-        if frame.last:
-            self.mark += 1
-        self._held.append((self.mark, frame))
-        self.held += len(frame.raw)
+            mark += len(text)
+        if frame.last and self._end < 0:
+            mark += 1
+            self._end = mark
+        self.mark = mark
+        size = len(frame.raw)
+        self.held += size
+        call = self._call
+        if call is None:
+            if not frame.pending or self.release == "watch":
+                self._held.append((mark, (frame,)))
+                return
+            call = self._call = []
+        call.append(frame)
+        self._open += size
+        self.over = self.over or self._open > self.most
+        if not frame.pending and (self.release != "whole" or self._end >= 0):
+            self._settle()
 
     def close(self) -> None:
-        """Nothing more will come. The end counts as one more character, so that the last verdict is on the whole."""
+        """Nothing more will come. Without a frame that ended the answer this counts as one more character, so that
+        the last verdict is on the whole."""
         if not self.closed and not self.shut:
             self.closed = True
-            self.mark += 1
+            if self.mark != self._end:
+                self.mark += 1
+            if self._call:
+                self._settle()
 
     def question(self) -> int | None:
-        """The mark to ask about now, or None. Opens the question: answer it with `clear` or `refuse`."""
-        if self.asking or self.shut or self.mark <= self._asked:
+        """The mark to ask about now, or None; `whole` says how. Opens the question: answer with `clear` or `refuse`."""
+        mark = self.mark
+        if self.asking or mark <= self._asked or self.shut:
             return None
-        if self.release == "whole" and not self.closed:
+        whole = self.closed or mark == self._end
+        if not whole and self.release == "whole":
             return None
-        self.asking, self._asked = True, self.mark
-        return self.mark
+        self.asking, self.whole, self._asked = True, whole, mark
+        return mark
 
     def clear(self, mark: int) -> Sequence[Frame]:
         """Answers the open question: the first `mark` characters are vouched for. Returns the frames that leave."""
         self.asking = False
+        if mark >= self._end >= 0 and not self.whole:
+            mark = self._end - 1            # the end is covered by a verdict on the whole only
         if mark > self.cleared:
             self.cleared = mark
         return self.leave()
@@ -108,44 +149,42 @@ class Gate:
     def leave(self) -> Sequence[Frame]:
         """The frames that may leave now, in order; they are gone from the gate."""
         held = self._held
-        if self.shut or not held:
+        if not held:
             return NOTHING
-        if self.release == "watch":
-            count = len(held)
-        else:
-            covered = self.cleared
-            if held[0][0] > covered or covered < 0:
-                return NOTHING
-            if len(held) == 1 and not held[0][1].pending:       # a fast guard and a word at a time
-                frame = held.popleft()[1]
-                self.held, self.after = 0, frame.after
-                return (frame,)
-            if held[-1][0] <= covered and (not held[-1][1].pending or (self.closed and covered >= self.mark)):
-                count = len(held)       # the common case: everything leaves
-            else:
-                count = seen = 0
-                for mark, frame in held:
-                    if mark > covered:
-                        break
-                    seen += 1
-                    if not frame.pending:
-                        count = seen
-        out = []
-        for _ in range(count):
-            frame = held.popleft()[1]
+        covered = self.cleared if self.release != "watch" else self.mark
+        if held[0][0] > covered:
+            return NOTHING
+        out = held.popleft()[1]
+        if not held and len(out) == 1:      # a fast guard and a word at a time
+            frame = out[0]
             self.held -= len(frame.raw)
             self.after = frame.after
-            out.append(frame)
+            return out
+        if held and held[0][0] <= covered:
+            out = list(out)
+            while held and held[0][0] <= covered:
+                out += held.popleft()[1]
+        self.held -= sum([len(frame.raw) for frame in out])
+        self.after = out[-1].after
         return out
 
     def refuse(self) -> None:
         """Final: what is held is dropped and nothing leaves any more."""
         self.shut, self.asking = True, False
         self._held.clear()
-        self.held = 0
+        self._call, self._open, self.held = None, 0, 0
 
     def rewrite(self, change: Callable[[Frame], Frame]) -> None:
-        """Replaces held frames (redaction). Marks stay: they count what was judged, not what is written."""
-        frames = [(mark, change(frame)) for mark, frame in self._held]
-        self._held = deque(frames)
-        self.held = sum(len(frame.raw) for _, frame in frames)
+        """Replaces held frames (redaction); all or none. Marks stay: they count what was judged, not what is written."""
+        held = [(mark, [change(frame) for frame in frames]) for mark, frames in self._held]
+        call = [change(frame) for frame in self._call or ()]
+        self._held = deque(held)
+        self.held = sum([len(frame.raw) for _, frames in held for frame in frames])
+        if self._call is not None:
+            self._call = call
+            self.held += sum([len(frame.raw) for frame in call])
+
+    def _settle(self) -> None:
+        """A call is complete (or the body is): its frames can leave, together."""
+        self._held.append((self.mark, self._call or ()))
+        self._call, self._open = None, 0

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import structlog
 
-from firewall.case import Case
+from firewall.case import Case, Message
 from firewall.errors import FirewallError, GuardDown
 from firewall.exchange import Exchange
 from firewall.policy import PolicySet
@@ -29,8 +29,9 @@ from firewall.proxy import headers, metrics, routes
 from firewall.proxy.house import House
 from firewall.proxy.http1.request import Request
 from firewall.proxy.http1.server import Refusal, Reply
+from firewall.proxy.redact import blocked
 from firewall.proxy.relay import Relay
-from firewall.verdict import Decision
+from firewall.verdict import ALLOW, Decision, Verdict
 from firewall.wire.body import document, plain
 from firewall.wire.moderation import Moderation
 from firewall.wire.wire import Asked, Wire
@@ -40,6 +41,7 @@ NOT_ALLOWED = FirewallError("endpoint_not_allowed", "This endpoint is not served
 NOT_JSON = FirewallError("unsupported_media_type", "The body must be application/json.", status=415)
 NO_KEY = FirewallError("invalid_api_key", "A valid key for this firewall is required.", status=401)
 SHUTTING = FirewallError("shutting_down", "The firewall is shutting down.", fault="ours", status=503, retry_after=1.0)
+INPUTS = 1024       # texts that one `/v1/moderations` may hold: each is a question of its own
 LIMITED = frozenset(("n", "best_of", "top_logprobs", "max_tokens", "max_completion_tokens", "max_output_tokens"))
 
 
@@ -112,6 +114,12 @@ class App:
                 await self._moderate(route.local, asked, case, exchange, reply)
                 return
             decision, _ = await house.judge(case, exchange)
+            body = b""
+            if decision.action == "redact":
+                try:
+                    body = asked.rewrite(decision.spans, lambda _: headers.MASK)
+                except FirewallError:
+                    decision = blocked(decision)
             exchange.decided("input", decision)
             if decision.action == "error":
                 raise exchange.error or GuardDown()
@@ -119,8 +127,7 @@ class App:
                 body = wire.blocked(decision.message or BLOCKED, decision.rules, exchange.id)
                 self._answer(reply, exchange, 400, body, "blocked")
                 return
-            body = asked.rewrite(decision.spans, lambda _: headers.MASK) if decision.action == "redact" \
-                else plain(request.body, _header(request, b"content-encoding"), house.body)
+            body = body or plain(request.body, _header(request, b"content-encoding"), house.body)
             await self._relay(request, matched, asked, policies, b"POST", body, exchange, reply)
 
     async def _relay(self, request: Request, matched: routes.Match, asked: Asked, policies: PolicySet, method: bytes,
@@ -165,16 +172,35 @@ class App:
             self.settle(exchange)
 
     async def _moderate(self, local: Moderation, asked: Asked, case: Case, exchange: Exchange, reply: Reply) -> None:
-        """`/v1/moderations`: each input judged on its own, all policies, nothing forwarded."""
+        """`/v1/moderations`: each input judged on its own, all policies, nothing forwarded. Words outside of several
+        inputs are judged once, and count for each of them."""
+        value = asked.document["input"]
+        if type(value) is list and type(value[0]) is str and len(value) > INPUTS:
+            raise FirewallError("limit_exceeded", f"`input` may hold at most {INPUTS} texts here.", param="input")
+        own: list[Message] = []
+        about: list[Message] = []
+        for message in asked.messages:
+            (own if message.where.partition(".")[0] == "input" else about).append(message)
+        groups = local.inputs(replace(asked, messages=tuple(own)))
+        if len(groups) == 1:
+            groups, about = [(*groups[0], *about)], []
+        shared = await self._heard(case._replace(messages=tuple(about)), exchange) if about else (ALLOW, [])
         results = []
-        for messages in local.inputs(asked):
-            decision, verdicts = await self.house.judge(case._replace(messages=messages), exchange)
-            if decision.action == "error":
-                raise exchange.error or GuardDown()
-            results.append((decision, verdicts))
-            exchange.decided("input", Decision("flag" if decision.rules else "allow", decision.rules,
-                                                decision.errors))
+        for messages in groups:
+            decision, verdicts = await self._heard(case._replace(messages=messages), exchange)
+            rules = tuple(sorted({*shared[0].rules, *decision.rules}))
+            decision = Decision("flag" if rules else "allow", rules, (*shared[0].errors, *decision.errors))
+            results.append((decision, [*shared[1], *verdicts]))
+            exchange.decided("input", decision)
+            await asyncio.sleep(0)      # a guard that answers at once gives nobody else a turn
         self._answer(reply, exchange, 200, local.answer(results, case.policies, exchange.id, asked.model), "answered")
+
+    async def _heard(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
+        """What was judged, or no answer at all."""
+        decision, verdicts = await self.house.judge(case, exchange)
+        if decision.action == "error":
+            raise exchange.error or GuardDown()
+        return decision, verdicts
 
     def _admit(self, request: Request, matched: routes.Match, exchange: Exchange) -> Asked:
         body = document(request.body, _header(request, b"content-encoding"), self.house.body)

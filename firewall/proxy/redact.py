@@ -3,17 +3,19 @@
 A frame may be rewritten more than once while it is held (a second secret is found when more text came), so every
 rewrite starts from the bytes as they came and applies all spans known so far. Annotations behind redacted words lose
 their places: they would mark the wrong ones. A match that may still grow is left to
-a later verdict; its words are held anyway. A span of which a part has left cannot be redacted: the caller blocks.
+a later verdict; its words are held anyway. What cannot be redacted is blocked by the caller (`blocked`): a span of which
+a part has left, one that lies in a key or in words that only appear decoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from firewall.errors import FirewallError
 from firewall.gate import Gate
 from firewall.proxy.headers import masked
 from firewall.transcript import Transcript
-from firewall.verdict import Span
+from firewall.verdict import Decision, Span
 from firewall.wire.frame import Frame
 from firewall.wire.wire import Reader
 
@@ -28,7 +30,7 @@ class Redaction:
         self.spans: set[Span] = set()
 
     def apply(self, found: Iterable[Span], unsure: Iterable[tuple[str, int]], reader: Reader) -> bool:
-        """Rewrites held frames. False when a part of a span has left already.
+        """Rewrites held frames. False when that cannot be done: a part of a span has left, or it cannot be cut out.
 
         Args:
             found: all spans of the verdict, those of earlier verdicts included.
@@ -55,11 +57,18 @@ class Redaction:
             raw = reader.unplaced(reader.rewrite(frame._replace(raw=source), texts))
             return frame._replace(raw=raw, source=source)
 
-        self.gate.rewrite(change)
+        try:
+            self.gate.rewrite(change)
+        except FirewallError:
+            return False
         return True
 
     def later(self, frame: Frame, reader: Reader) -> Frame:
-        """A frame that stands behind redacted words: its offsets into them are off, and go."""
+        """A frame that stands behind redacted words: its offsets into them are off, and go.
+
+        Raises:
+            FirewallError: `unredactable`.
+        """
         raw = reader.unplaced(frame.raw)
         return frame if raw is frame.raw else frame._replace(raw=raw, source=frame.source or frame.raw)
 
@@ -74,3 +83,8 @@ class Redaction:
 
         self.gate.rewrite(count)
         return {channel: self.transcript.size(channel) - size for channel, size in held.items()}
+
+
+def blocked(decision: Decision) -> Decision:
+    """What becomes of a decision to redact that cannot be carried out."""
+    return Decision("block", decision.rules, decision.errors, (), decision.message)

@@ -26,7 +26,7 @@ from firewall.policy import PolicySet
 from firewall.proxy import headers
 from firewall.proxy.http1.client import Call
 from firewall.proxy.http1.server import Reply
-from firewall.proxy.redact import Redaction
+from firewall.proxy.redact import Redaction, blocked
 from firewall.transcript import Transcript
 from firewall.verdict import ALLOW, Decision, Verdict, decide
 from firewall.wire.frame import Frame
@@ -37,7 +37,12 @@ BLOCKED = "This answer was stopped by a content policy."
 
 @dataclass(frozen=True)
 class Pace:
-    """Release mode and bounds of one stream; bytes and seconds (see [stream] in firewall.toml)."""
+    """Release mode and bounds of one stream; bytes and seconds (see [stream] in firewall.toml).
+
+    Args:
+        hold: bytes held for a verdict above which reading upstream stops until it comes.
+        whole: bytes that may have to be held together: an answer judged as a whole, one document, a tool call.
+    """
 
     release: Release = "rolling"
     hold: int = 262_144
@@ -64,7 +69,7 @@ class Relay:
                  pace: Pace) -> None:
         self.exchange, self.wire, self.asked, self.guard = exchange, wire, asked, guard
         self.policies, self.reply, self.pace = policies, reply, pace
-        self.gate = Gate(pace.release, pace.whole if pace.release == "whole" else pace.hold)
+        self.gate = Gate(pace.release, pace.hold, pace.whole)
         self.transcript = Transcript()
         self.messages: tuple[Message, ...] = asked.messages
         self.reader: Reader | None = None
@@ -150,8 +155,15 @@ class Relay:
             if mark != gate.mark:
                 self.words_at = 0.0     # stamped lazily: `wait` reads the clock, not the hot path
             if self.redaction.spans and self.reader is not None:
-                frame = self.redaction.later(frame, self.reader)
+                try:
+                    frame = self.redaction.later(frame, self.reader)
+                except FirewallError:
+                    decision = blocked(self.exchange.decisions["output"])
+                    self.exchange.decided("output", decision)
+                    return self.stop(decision)
             gate.push(frame)
+            if gate.over:
+                raise too_much()
 
     def turn(self) -> None:
         """Asks what can be asked now, and lets go what may leave."""
@@ -161,7 +173,7 @@ class Relay:
             self.send(gate.leave())
         while mark is not None:
             self.exchange.asked = mark
-            case = Case("output", self.policies, self.messages, self.transcript.said(), gate.closed,
+            case = Case("output", self.policies, self.messages, self.transcript.said(), gate.whole,
                         self.exchange.tenant, self.exchange.boundary)
             verdict = self.guard.known(case)
             if verdict is None:
@@ -202,7 +214,7 @@ class Relay:
                 decision = Decision("flag", decision.rules, decision.errors)
             if decision.action == "redact" and (self.reader is None or not self.redaction.apply(
                     decision.spans, verdict.unsure, self.reader)):
-                decision = Decision("block", decision.rules, decision.errors, (), decision.message)
+                decision = blocked(decision)
             exchange.decided("output", decision)
             if decision.stops:
                 self.stop(decision)
@@ -224,8 +236,6 @@ class Relay:
         self.send(self.gate.clear(self.gate.cleared if watch else mark))
         if not self.done.done():
             self.turn()                         # what came meanwhile is a new question
-        if self.ended and not self.gate.asking:
-            self.finish("passed", self.status)
         return True
 
     def send(self, frames: Sequence[Frame]) -> None:
@@ -245,7 +255,7 @@ class Relay:
             if not self.ended:
                 self.ended = True
                 self.reply.end()
-            if not gate.asking and gate.cleared >= gate.mark:
+            if gate.answered:
                 self.finish("passed", self.status)
 
     def begin(self, status: int, whole: bytes | None = None) -> bool:
@@ -265,19 +275,21 @@ class Relay:
         return self.reader is not None and self.reader.content_type != b"application/json"
 
     def flow(self, call: Call) -> None:
-        """Back-pressure both ways: stop reading while too much is held or the client reads slowly."""
-        stuffed = self.gate.full
-        if stuffed and not self.gate.asking:
-            raise FirewallError("held_too_much", "The answer could not be judged in parts within the memory allowed "
-                                "for it.", fault="guard", status=502)
-        stop = stuffed or not self.reply.writable
+        """Back-pressure both ways: stop reading while much is held for a verdict or the client reads slowly.
+
+        What no verdict that is on its way could let go (a tool call under way) is read on, up to `most`.
+        """
+        gate = self.gate
+        if gate.held > gate.most and not gate.asking:
+            raise too_much()
+        stop = gate.asking and gate.full or not self.reply.writable
         if stop != self.paused:
             self.paused = stop
             (call.pause if stop else call.resume)()
 
     def breathe(self) -> None:
         """The client took what was written."""
-        if self.call is not None and self.paused and not self.gate.full:
+        if self.call is not None and self.paused and not (self.gate.asking and self.gate.full):
             self.paused = False
             self.call.resume()
 
@@ -370,6 +382,11 @@ class Relay:
             self.timer.cancel()
         self.reply.on_gone = self.reply.on_writable = None
         self.done.set_result(None)
+
+
+def too_much() -> FirewallError:
+    return FirewallError("held_too_much", "The answer could not be judged in parts within the memory allowed for it.",
+                         fault="guard", status=502)
 
 
 def _down(error: FirewallError) -> GuardDown:
