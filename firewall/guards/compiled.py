@@ -13,14 +13,15 @@ from collections.abc import Iterator
 
 import hyperscan
 
-from firewall.errors import Mistakes
-from firewall.guards.detectors import DETECTORS, Detector
+from firewall.errors import GuardDown, Mistakes
+from firewall.guards.detectors import DETECTORS, GROWTH, Detector
 from firewall.guards.quiet import LOOSE, SPACED, TIGHT, Quiet, after_blank
-from firewall.guards.views import CHUNK, REACH, View, clean, fold, origin, views
+from firewall.guards.views import CHUNK, LONGEST, REACH, View, back, bare, fold, origin, views
 from firewall.policy import Policy, PolicySet
 
 PHRASE = 256            # the longest phrase
 WIDEST = 512            # the widest trigger accepted, in characters
+FAR = 4 * GROWTH        # the farthest back a beginning may stand (a JWT has three parts)
 READ = ("cleaned", "tags", "bidi", "decoded")       # views in which shapes, not only phrases, mean something
 Hit = tuple[str, int, int, bool]                    # rule, start, end, certain
 
@@ -56,6 +57,7 @@ class Compiled:
         self.quiet = Quiet(live, tuple(self.phrases))
         self._tight = _ending(d.live for d in live if not d.spaced)
         self._loose = _ending(d.live for d in live if d.spaced)
+        self._far = _ending(d.live for d in live if d.far)
         self._spelt = list(self.phrases.items())
         self._starts = {p[:k] for p in self.phrases for k in range(1, len(p))}
         self._longest = max(map(len, self.phrases), default=0)
@@ -64,23 +66,30 @@ class Compiled:
         """(rule, start, end, certain) in `text`, for hits that begin in its `part` at `at`."""
         found = {(rule, start, end, d.certain) for d, rules, start, end in self._shapes(part, text, at)
                  for rule in rules}
-        plain = clean(part)
+        plain = bare(part)
         if plain != part:
             for d, rules, start, end in self._shapes(plain, plain, 0):
-                a, b = origin(part, start, end)
+                a, b = origin(part, start, end, bare)
                 b = len(part) if end == len(plain) else b
                 found |= {(rule, at + a, at + b, d.certain) for rule in rules}
         for rules, start, end in self._phrases(fold(part)):
-            a, b = origin(part, start, end, folded=True)
+            a, b = origin(part, start, end, fold)
             found |= {(rule, at + a, at + b, True) for rule in rules}
         return found
 
     def hidden(self, text: str, words: bool = True) -> set[str]:
-        """The rules of what is found in views of `text`. `words`: also in those that only serve phrases."""
+        """The rules of what is found in views of `text`. `words`: also in those that only serve phrases.
+
+        A text with more views than are read counts as a hit of everything that is looked for in views.
+        """
         if not self.quiet.reads:
             return set()
         made: Iterator[View] = views(text, words and bool(self.phrases), self.quiet.least)
-        return {rule for view in made for rule, _, _ in self.seen(view.text, shapes=view.kind in READ)}
+        try:
+            return {rule for view in made for rule, _, _ in self.seen(view.text, shapes=view.kind in READ)}
+        except GuardDown:
+            strong = [rules for d, rules in self.shapes if d.strong]
+            return {rule for rules in (*strong, *self.phrases.values()) for rule in rules}
 
     def seen(self, view: str, shapes: bool = True) -> Iterator[tuple[str, int, int]]:
         """(rule, start, end) in a view: strong shapes, if they mean something there, and phrases."""
@@ -99,18 +108,30 @@ class Compiled:
         """
         tail = text[-REACH:]
         base, best = len(text) - len(tail), len(tail)
-        for read in {tail, clean(tail)} if ends else ():
+        near = tail[max(0, after_blank(tail, 0, len(tail)) - LONGEST * SPACED):] if ends else ""
+        for read in {near, bare(near)}:
             last = after_blank(read, 0, len(read))
-            for pattern, start, wanted in ((self._tight, last, TIGHT), (self._loose, max(0, last - SPACED), LOOSE)):
+            run = word(read, last)
+            if not run and base and self._far and TIGHT & ends:
+                best = min(best, self._begun(text) - base)
+            for pattern, start, wanted in ((self._tight, run, TIGHT), (self._loose, max(0, last - SPACED), LOOSE)):
                 if pattern and wanted & ends and (m := pattern.search(read, start)):
-                    best = min(best, m.start() if read is tail else origin(tail, m.start(), m.end())[0])
+                    best = min(best, back(tail, len(read) - m.start(), read is not near))
         if self.phrases:
             folded = fold(tail)
             for k in range(min(self._longest - 1, len(folded)), 0, -1):
                 if folded[-k:] in self._starts:
-                    best = min(best, origin(tail, len(folded) - k, len(folded), folded=True)[0])
+                    best = min(best, origin(tail, len(folded) - k, len(folded), fold)[0])
                     break
         return base + best
+
+    def _begun(self, text: str) -> int:
+        """`held` for what may begin more than `REACH` back, in a word that is longer."""
+        best, tail = len(text), text[-FAR:]
+        for read in {tail, bare(tail)}:
+            if self._far and (m := self._far.search(read, word(read))):
+                best = min(best, back(text, len(read) - m.start(), read is not tail))
+        return best
 
     def _shapes(self, part: str, text: str, at: int) -> Iterator[tuple[Detector, tuple[str, ...], int, int]]:
         if self._database is None:
@@ -158,6 +179,15 @@ def _database(expressions: list[bytes], flags: int = 0, literal: bool = False) -
 def _ending(lives: Iterator[str]) -> re.Pattern[str] | None:
     joined_lives = "|".join(f"(?:{live})" for live in lives)
     return re.compile(rf"(?:{joined_lives})\Z", re.A) if joined_lives else None
+
+
+def word(text: str, low: int = 0) -> int:
+    """Where, from `low` on, the last run of characters starts that a beginning without blanks may be made of."""
+    other = _OUTSIDE.search(text[low:][::-1])
+    return len(text) - other.start() if other else low
+
+
+_OUTSIDE = re.compile(r"[^\w.%+@-]")
 
 
 def _rule(policy: Policy, name: str) -> str:

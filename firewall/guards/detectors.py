@@ -3,7 +3,8 @@ r"""The named detectors: what a card number, a key or an address looks like, and
 Each has a *trigger*, a bounded pattern that hyperscan looks for in one linear pass over all text, and a *finish* that
 runs only where a trigger was found: it grows the place to its whole extent and checks it (Luhn for cards, ISO 7064
 mod-97 for IBANs). `live` says how a beginning of a match looks at the end of a text: while more text may come, words
-from there on are held back. Every `live` must match every non-empty prefix of every match.
+from there on are held back. Every `live` must match every non-empty prefix of every match, for a match that is found
+before it is whole (a key that still grows) at least those until then.
 
 Sources: ISO/IEC 7812-1 (Luhn), ISO 13616 (IBAN), SSA number ranges, and the vendors' published token prefixes
 (AWS IAM, GitHub, Slack, OpenAI, Anthropic, Google), RFC 7519 (JWT), RFC 7468 (PEM).
@@ -28,7 +29,9 @@ class Detector:
     """Args:
         triggers: bounded patterns over single-byte text (every character beyond Latin-1 reads as `?`).
         finish: (text, start, end) -> place of the whole match, or None where it is none.
-        live: regular expression of a match's possible beginnings; searched at the end of a text.
+        live: regular expression (ASCII) of a match's possible beginnings; searched at the end of a text.
+        ends: the same for single-byte text, where `live` tells letters apart that are one there; may match more.
+        far: there may be more than `REACH` characters before a match is found.
         spaced: a match may hold blanks.
         words: a rule whose text has one of these (lower case) is the one reported.
         strong: hardly ever an accident, so decoded views and seams between messages are searched too.
@@ -48,6 +51,8 @@ class Detector:
     certain: bool = False
     least: int = 0
     sure: tuple[str, ...] = ()
+    ends: str = ""
+    far: bool = False
 
 
 def grow(right: str, left: str = "", check: Callable[[str], bool] | None = None) -> Finish:
@@ -88,18 +93,23 @@ _BASE36 = {ord("A") + i: str(10 + i) for i in range(26)}
 
 
 def _email(text: str, start: int, end: int) -> Place | None:
-    while start and end - start < 66 and (text[start - 1].isalnum() or text[start - 1] in "._%+-"):
+    start = at = text.index("@", start)
+    while start and at - start < 64 and _LETTER.match(text, start - 1):
         start -= 1
-    m = _DOMAIN.match(text, text.index("@", start) + 1)
+    m = _DOMAIN.match(text, at + 1) if start < at else None
     return (start, m.end()) if m else None
 
 
+# of a name before the @: not of scripts without blanks, where the words before it would be taken for it
+_LETTERS = (r"[A-Za-z0-9_.%+\-\xc0-\xd6\xd8-\xf6\xf8-\u0588\u0591-\u05f4\u0620-\u0dff\u10a0-\u16ff\u1e00-\u1fff"
+            r"\u2c00-\u2dff\uac00-\ud7a3]")
+_LETTER = re.compile(_LETTERS)
 _DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}")
 
 
 def _iban(text: str, start: int, end: int) -> Place | None:
     """Exactly as many characters as the country's IBANs have, proven by the check digits."""
-    need = IBAN_LENGTH.get(text[start:start + 2], 0)
+    need = IBAN_LENGTH.get(text[start:start + 2].upper(), 0)
     if not need or not mod97(text[start:start + 2 * need].replace(" ", "")[:need]):
         return None
     stop = start
@@ -185,14 +195,16 @@ def _prefixes(word: str, then: str = "") -> str:
 
 
 DETECTORS: dict[str, Detector] = {d.name: d for d in (
-    Detector("email", (r"[A-Za-z0-9_%+-]@[A-Za-z0-9\x80-\xff?]",), _email,
-             r"[\w.%+-]{1,66}(?:@[\w.-]{0,280})?", ("email", "e-mail"), strong=True),
+    Detector("email", (r"[A-Za-z0-9_%+\x80-\xff?-]@[A-Za-z0-9\x80-\xff?]",), _email,
+             rf"{_LETTERS}{{1,64}}(?:@(?u:[\w.-]{{0,544}}))?", ("email", "e-mail"), strong=True,
+             ends=r"[\w.%+\x80-\xff?-]{1,64}(?:@[\w.\x80-\xff?-]{0,544})?"),
     Detector("phone", (r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b", r"\(\d{3}\) ?\d{3}[ .-]\d{4}\b",
                        r"\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}"), _phone, r"[+(\d][\d ().+-]{0,32}", ("phone",),
              spaced=True),
     Detector("credit-card", (r"\b\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}\b", r"\b3\d{3}[ -]?\d{6}[ -]?\d{4,5}\b"),
              _card, r"\d[\d -]{0,24}", ("card",), spaced=True),
-    Detector("iban", (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11}",), _iban, r"\b[A-Z][A-Z\d]?\d{0,2}[A-Z\d ]{0,46}",
+    Detector("iban", (r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11}",), _iban,
+             r"\b[A-Za-z](?:[A-Za-z](?:\d(?:\d[A-Za-z\d ]{0,64})?)?)?",
              ("iban", "bank account", "account number"), spaced=True, strong=True),
     Detector("us-ssn", (r"\b\d{3}-\d{2}-\d{4}\b",), _ssn, r"\d[\d-]{0,11}", ("social security", "ssn")),
     Detector("aws-key", (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",), grow(""), r"\bA(?:[KS](?:I(?:A[A-Z\d]{0,17})?)?)?",
@@ -213,8 +225,8 @@ DETECTORS: dict[str, Detector] = {d.name: d for d in (
              r"\bA(?:I(?:z(?:a[\w-]{0,64})?)?)?", ("google", "api key"), strong=True, least=26),
     Detector("private-key", (r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----",), _pem,
              r"-[A-Z\d -]{0,72}", ("private key",), spaced=True, strong=True, certain=True, least=20),
-    Detector("jwt", (r"\beyJ[A-Za-z0-9_-]{8}",), _jwt, r"\be(?:y(?:J[\w.-]{0,300})?)?",
-             ("jwt", "web token", "session", "access token"), strong=True, least=16),
+    Detector("jwt", (r"\beyJ[A-Za-z0-9_-]{8}",), _jwt, r"\be(?:y(?:J[\w.-]*)?)?",
+             ("jwt", "web token", "session", "access token"), strong=True, least=16, far=True),
     Detector("generic-api-key", (f"(?i){_NAMES}",), _generic,
              rf"(?i:{_NAMES}){_GAP}[A-Za-z0-9_./+=-]{{1,300}}",       # only the value is ever cut out
              ("api key",), spaced=True, sure=(f"(?i){_NAMES}{_GAP}[A-Za-z0-9_./+=-]{{16}}",)),

@@ -48,7 +48,7 @@ class Patterns:
     """
 
     name = "patterns"
-    fingerprint = "patterns-1"
+    fingerprint = "patterns-2"
 
     def __init__(self, sets: int = 32, *, quick: bool = True) -> None:
         self.sets, self.quick = sets, quick

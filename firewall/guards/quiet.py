@@ -5,7 +5,7 @@ it only says "nothing there" (then the careful path of patterns.py would find no
 
 Why that is so. A finding needs a trigger in the text, in its cleaned form or in a view of it.
 - The scan looks for everything that a trigger begins with: the triggers themselves, cut short at their end.
-- Where a character is odd (`ODD`), the cleaned text is scanned too, and nothing may be hidden in tags or directions.
+- Where a character is odd (`ALTERED`), the bare text is scanned too, and nothing may be hidden in tags or directions.
 - A decoded view needs a percent sign, an entity, an escape (the scan looks for them all), or base64 or hex that decodes
   to text: what looks like it is decoded by the very functions that make the views, and hardly any word reads as text.
 - A view for phrases needs a mark, spaced letters or digits in words, or is the text in rot13 or reversed; the scan
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 import hyperscan
 
 from firewall.guards.detectors import Detector
-from firewall.guards.views import BASE64, CHUNK, HINTS, ODD, REACH, based, clean, disguised, hexed
+from firewall.guards.views import ALTERED, BASE64, CHUNK, HINTS, REACH, ROUNDS, bare, based, disguised, hexed
 
 SPACED = 96             # how far back a beginning with blanks is looked for
 TIGHT, LOOSE, HARD, RUN, FIRST, HEX = 1, 2, 4, 5, 6, 7
@@ -44,15 +44,19 @@ class Trace:
         length: characters seen.
         since: from here on nothing hard was found.
         runs: places of base64 runs, oldest first; `read`: those that were decoded last, from `start` on.
-        hex, odd: hex, an odd character may stand before here.
+        hex: hex may stand before here.
+        odd, wide: an altered character, one that reads as none or as several may stand before here.
+        plain, twin: the bare text, place for place (from `twin.since` on), while it differs, and its own trace.
         ends: the text may end in the beginning of a match without (`TIGHT`), with blanks (`LOOSE`).
     """
 
-    __slots__ = ("ends", "hex", "length", "odd", "read", "runs", "since", "start")
+    __slots__ = ("ends", "hex", "length", "odd", "plain", "read", "runs", "since", "start", "twin", "wide")
 
     def __init__(self, since: int) -> None:
         self.length, self.since, self.start, self.hex = 0, since, since, 0
-        self.odd = self.ends = 0
+        self.ends = self.odd = self.wide = 0
+        self.plain = ""
+        self.twin: Trace | None = None
         self.runs: list[tuple[int, int]] = []
         self.read: list[tuple[int, int]] = []
 
@@ -74,7 +78,9 @@ class Quiet:
             hard += [(_spelt(p), hyperscan.HS_FLAG_CASELESS) for phrase in phrases if phrase.isascii()
                      for p in (phrase, phrase[::-1], codecs.encode(phrase, "rot13"))]
         pairs = max(6, self.least)
-        self.width = 1 + max([3 * pairs, RUNNING + 1, *(int(sre.parse(p).getwidth()[1]) for p, _ in hard)])
+        blanks = (2 ** ROUNDS - 1) * max((p.count(" ") for p in phrases), default=0)
+        self.width = 1 + blanks + max([3 * pairs, RUNNING + 1, *map(len, phrases),
+                                       *(int(sre.parse(p).getwidth()[1]) for p, f in hard if not f)])
         single = hyperscan.HS_FLAG_SINGLEMATCH
         rows = [(p, HARD, single | flags) for p, flags in hard]
         if self.reads:
@@ -82,7 +88,7 @@ class Quiet:
                      (rf"^[A-Za-z0-9+/_-]{{{RUNNING}}}", FIRST, single),
                      (rf"(?:[0-9A-Fa-f]{{2}}[ :]?){{{pairs}}}", HEX, single)]
         self._whole = _database(rows)
-        self._growing = _database(rows + [(_ends(d.live), LOOSE if d.spaced else TIGHT, single) for d in active])
+        self._growing = _database(rows + [(_ends(d.ends or d.live), LOOSE if d.spaced else TIGHT, single) for d in active])
         self._events: list[tuple[int, int]] = []
 
     def alone(self, text: str) -> bool:
@@ -95,13 +101,13 @@ class Quiet:
         """`_empty` for a text that is not ASCII and for its cleaned form."""
         if self._ascii or (ends := self._empty(text, text.encode("latin-1", "replace"), database)) < 0:
             return -1
-        if not ODD.search(text):
+        if not ALTERED.search(text):
             return ends
-        plain = clean(text)
+        plain = bare(text)
         if len(plain) > CHUNK or disguised(text):
             return -1
         more = self._empty(plain, plain.encode("latin-1", "replace"), database)
-        return more if more < 0 else ends | more if not plain.isascii() else TIGHT | LOOSE
+        return more if more < 0 else ends | more
 
     def _empty(self, text: str, data: bytes, database: hyperscan.Database) -> int:
         """-1 if something may be found in `text`, else how it may end. `data`: one byte a character."""
@@ -133,18 +139,53 @@ class Quiet:
 
         `before`: what is known of a text that this one begins with; it is used up.
         """
+        if text.isascii() or self._ascii:
+            return self._grown(text, before, held)
+        start = word_start(text, held)
+        if before is not None and before.since > start:
+            before = None
+        new = text[start if before is None else before.length:]
+        trace = self._grown(text, before, held, start)
+        if trace is None:
+            return None
+        if ALTERED.search(new):
+            trace.odd = trace.length
+            if any(len(bare(c)) != 1 for c in new):
+                trace.wide = trace.length
+        return self._read(trace, text, new, held, start) if trace.odd > start else trace
+
+    def _read(self, trace: Trace, text: str, new: str, held: int, start: int) -> Trace | None:
+        """`grown` for the bare text, where it differs from `start` on. It grows as the text does."""
+        twin = trace.twin if trace.twin is not None and trace.twin.since <= start else None
+        if trace.wide > start:
+            part = bare(text[start:])
+            hidden = len(part) > CHUNK or disguised(text[start:])
+            ends = -1 if hidden else self._empty(part, part.encode("latin-1", "replace"), self._growing)
+            if ends < 0:
+                return None
+            twin = None
+        else:
+            trace.plain = text[:start] + bare(text[start:]) if twin is None else trace.plain + bare(new)
+            if (twin := self._grown(trace.plain, twin, held, start)) is None:
+                return None
+            ends = twin.ends
+        trace.twin = twin
+        trace.ends |= ends
+        return trace
+
+    def _grown(self, text: str, before: Trace | None, held: int, start: int = -1) -> Trace | None:
+        """`grown` for a text as it stands. `start`: `word_start(text, held)`, where it is known."""
         size = len(text)
         if size - held > CHUNK - BACK - REACH:
             return None
-        start = -1
-        if before is not None and (not before.since or before.since <= (start := word_start(text, held))):
+        if start < 0 and (before is None or before.since):
+            start = word_start(text, held)
+        if before is not None and (not before.since or before.since <= start):
             trace, at = before, before.length - self.width
         else:
-            start = word_start(text, held)
             if start and text[start - 1] in CODE:
                 return None
             trace, at = Trace(start), start - 1
-            trace.odd = before.odd if before is not None else size * (start > 0)
         low = size - REACH if size > REACH else 0
         word = after_blank(text, low, size) - SPACED
         if word <= low:
@@ -158,11 +199,8 @@ class Quiet:
             data = part.encode()
         elif self._ascii:
             return None
-        elif ODD.search(part):
-            return self._odd(text, word_start(text, held))
         else:
             data = part.encode("latin-1", "replace")
-            ends = TIGHT | LOOSE if trace.odd > low else 0      # near an odd character, all accents are taken off
         runs = trace.runs
         last = runs[-1][0] if runs else -1
         starts: list[int] = []
@@ -201,20 +239,6 @@ class Quiet:
                 return False
             trace.runs, trace.read, trace.start = runs, read, start
         return trace.hex <= start or not any(hexed(text[start:], self.least))
-
-    def _odd(self, text: str, start: int) -> Trace | None:
-        """`grown` where the cleaned text must be read too; nothing is carried over to the next look."""
-        size = len(text)
-        if size - start > CHUNK or start and text[start - 1] in CODE:
-            return None
-        part = text[start:]
-        ends = self._both(part, self._growing)              # a beginning is ASCII: it stands behind what is not
-        if ends < 0:
-            return None
-        trace = Trace(size)
-        trace.length = trace.odd = size
-        trace.ends = ends if ODD.search(part) else TIGHT | LOOSE
-        return trace
 
     def _note(self, kind: int, _: int, end: int, *__: object) -> bool:
         self._events.append((kind, end))
@@ -262,7 +286,7 @@ def _ends(live: str) -> str:
 
 
 def _spelt(phrase: str) -> str:
-    return "".join(r"[ \n\t]" if c == " " else f"\\x{ord(c):02x}" for c in phrase)
+    return "".join(r"[ \n\t\r]+" if c == " " else f"\\x{ord(c):02x}" for c in phrase)
 
 
 def _database(rows: Sequence[tuple[str, int, int]]) -> hyperscan.Database:

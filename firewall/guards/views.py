@@ -3,15 +3,17 @@
 Views are additive: what is found in the original counts, and what is found in any view counts too. The
 cleaned view keeps track of places (`origin`), so that what is found in it can be cut out; the others have none.
 
-    cleaned     format characters, combining marks and fillers dropped, NFKC, lookalikes read as Latin
+    cleaned     format characters, accents and fillers dropped, NFKC, lookalikes read as Latin, dashes and digits as ASCII
     tags        U+E0000 tag characters and variation selectors as bytes       bidi   as a reader would see it
     decoded     base64, hex, percent, HTML entities, backslash escapes, up to two deep
     plain       without Markdown and HTML marks; s p a c e d words joined; l33t and rot13 read; reversed
 
+Every reading goes character by character: it says the same of a text whatever comes later, however it is cut.
+
 Bounds: a caller hands over at most `CHUNK` characters at a time (longer texts overlap by `REACH`), every view is
-linear, decoding goes two deep, and it stops once all views together reach four times the input and one view more
-(cases.md R4, H14, H23). Which view is worth making is decided by one linear hyperscan pass, so that ordinary text costs
-microseconds.
+linear, a character reads as at most four, decoding goes two deep. A text whose views together exceed `BUDGET` times its
+length is refused (`GuardDown`), never half read (cases.md R4, H14, H23). Which view is worth making is decided by one
+linear hyperscan pass, so that ordinary text costs microseconds.
 
 After Hackett et al., LLMSec 2025 (character injection), garak's encoding probes, and UTS #39 (confusables; a small
 table of Cyrillic, Greek, Armenian and small-capital letters that look Latin).
@@ -24,19 +26,21 @@ import codecs
 import html
 import re
 import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import chain
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import hyperscan
 
 from firewall.case import Case
+from firewall.errors import GuardDown
 
 CHUNK, REACH = 16_384, 1_024
-GROWTH = 4              # decoded characters per character of input
+LONGEST = 4             # characters that one reads as
+BUDGET, FLOOR = 32, 4_096   # characters of all views per character of input; what any input may have
+ROUNDS = 6              # a run of up to 2 ** ROUNDS blanks reads as one in phrases
 
 
 class View(NamedTuple):
@@ -47,10 +51,10 @@ class View(NamedTuple):
 _PAIRS = ("аa бb вb гr еe ёe зz иu кk мm нh оo рp сc тt уy хx ѕs іi јj һh ԁd ԛq ԝw ҽe ӏl ѵv ьb "
           "αa βb γy εe ζz ηn ιi κk νv οo ρp σo τt υu χx ωw ϲc ϳj "
           "Աu տs սu օo ցg հh յj զq ոn ᴀa ʙb ᴄc ᴅd ᴇe ꜰf ɢg ʜh ɪi ᴊj ᴋk ʟl ᴍm ɴn ᴏo ᴘp ʀr ꜱs ᴛt ᴜu ᴠv ᴡw ʏy ᴢz ıi ɡg "
-          "ɑa ℓl ɐa ɔc ǝe ɟf ɥh ɯm ɹr ʇt ʌv ʍw ʎy")
+          "−- ⁃- ˗- ɑa ℓl ɐa ɔc ǝe ɟf ɥh ɯm ɹr ʇt ʌv ʍw ʎy")
 LOOKALIKE = {pair[0]: pair[1] for pair in _PAIRS.split()}
 LOOKALIKE = {a.upper(): b for a, b in LOOKALIKE.items() if a.upper() != a and len(a.upper()) == 1} | LOOKALIKE
-# anything that `clean` may change: not (ASCII, or an ordinary composed letter of a script without lookalikes)
+# what `clean` may change: not (ASCII, or an ordinary composed letter of a script without lookalikes)
 ODD = re.compile("[^\x00-\x9f\xa1-\xac\xae\xaf\xb0-\u0130\u0132-\u01dc\u01de-\u024f\u3041-\u3163\u3165-\u318e"
                   "\u4e00-\u9fff\uac00-\ud7a3\u2010-\u2027]")
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180e")
@@ -77,27 +81,38 @@ def views(text: str, words: bool = True, least: int = 0) -> Iterator[View]:
     Args:
         words: also those that only serve phrases.
         least: base64 and hex of fewer bytes are not decoded alone, because nothing that is looked for fits into them.
+
+    Raises:
+        GuardDown: the text has more views than are read.
     """
-    budget = GROWTH * len(text) + 64
+    budget = BUDGET * len(text) + FLOOR
     todo = [(text, 0)]
     seen = {text}
     while todo:
         source, depth = todo.pop()
-        for view in _once(source, words, least):
+        for view in _once(source, words, least, depth == 0):
             if view.text in seen or not view.text:
                 continue
             seen.add(view.text)
-            yield view
             budget -= len(view.text)
-            if budget <= 0:
-                return
+            if budget < 0:
+                raise GuardDown("guard_overload", "a text is disguised in more ways than are read")
+            yield view
             if depth == 0 and view.kind in ("cleaned", "decoded", "tags"):
                 todo.append((view.text, 1))
 
 
 def clean(text: str) -> str:
-    """NFKC without format characters, marks and fillers, lookalikes read as Latin. `origin` finds places again."""
+    """How a text reads, for models: NFKC without format characters, marks and fillers, lookalikes read as Latin.
+
+    Ordinary letters keep their accents, dashes and quotes stay what they are (`ODD`).
+    """
     return text if text.isascii() or not ODD.search(text) else text.translate(_CLEAN)
+
+
+def bare(text: str) -> str:
+    """How a text reads, for detectors: `clean`, and accents off, dashes and digits as ASCII."""
+    return text if text.isascii() or not ALTERED.search(text) else text.translate(_BARE)
 
 
 def disguised(text: str) -> bool:
@@ -106,25 +121,55 @@ def disguised(text: str) -> bool:
 
 
 def fold(text: str) -> str:
-    """Cleaned and case-folded, line ends and tabs as blanks: what phrases are looked for in."""
+    """Bare and case-folded, runs of blanks and line ends as one blank: what phrases are looked for in."""
     if text.isascii():
-        return text.lower().replace("\n", " ").replace("\t", " ")
-    read = text.translate(_FOLD) if ODD.search(text) else text.casefold()
-    return read.replace("\n", " ").replace("\t", " ")
-
-
-def origin(text: str, start: int, end: int, folded: bool = False) -> tuple[int, int]:
-    """Place `start:end` of `clean(text)` (or `fold(text)`) -> the characters of `text` it was read from."""
-    if text.isascii():
-        return start, end
-    if folded and not ODD.search(text):
-        ends = list(accumulate(len(c.casefold()) for c in text))
-    elif ODD.search(text):
-        table = _FOLD if folded else _CLEAN
-        ends = list(accumulate(len(table[ord(c)]) for c in text))
+        read = text.lower()
     else:
+        read = text.translate(_FOLD) if ALTERED.search(text) else text.casefold()
+    read = read.replace("\n", " ").replace("\t", " ").replace("\r", " ")
+    for _ in range(ROUNDS):
+        if "  " not in read:
+            break
+        read = read.replace("  ", " ")
+    return read
+
+
+def origin(text: str, start: int, end: int, read: Callable[[str], str] = clean) -> tuple[int, int]:
+    """Place `start:end` of `read(text)` -> the characters of `text` it was read from. `read`: clean, bare or fold."""
+    if text.isascii() and (read is not fold or len(read(text)) == len(text)):
         return start, end
-    return bisect_right(ends, start), bisect_left(ends, end) + 1 if end > start else bisect_right(ends, start)
+    owners = _owners(text, read)
+    first = owners[start] if start < len(owners) else len(text)
+    return first, owners[end - 1] + 1 if end > start else first
+
+
+def back(text: str, size: int, read: bool) -> int:
+    """Where in `text` its last `size` characters begin; `read`: those of `bare(text)`."""
+    at = len(text)
+    while read and size > 0:
+        at -= 1
+        size -= len(_BARE[ord(text[at])])
+    return at if read else at - size
+
+
+@lru_cache(maxsize=2)               # every place that was found in a text asks
+def _owners(text: str, read: Callable[[str], str]) -> list[int]:
+    """For each character of `read(text)` the place of the one it was read from."""
+    table = _FOLD if read is fold else _BARE if read is bare else _CLEAN
+    pieces = [table[ord(c)] for c in text]
+    owners = list(chain.from_iterable((i,) * len(piece) for i, piece in enumerate(pieces)))
+    if read is not fold:
+        return owners
+    kept: list[int] = []
+    done = 0
+    for run in _RUN.finditer("".join(pieces)):
+        left = -(-len(run[0]) >> ROUNDS)            # rounded up, as halving it that often leaves it
+        kept += owners[done:run.start() + left]
+        done = run.end()
+    return kept + owners[done:]
+
+
+_RUN = re.compile(r"[ \t\n\r]{2,}")
 
 
 def chunks(text: str) -> Iterator[tuple[int, str]]:
@@ -173,14 +218,15 @@ def everything(case: Case) -> Iterator[str]:
             yield from (fold(v.text) for v in views(seam))
 
 
-def _once(text: str, words: bool, least: int) -> Iterator[View]:
+def _once(text: str, words: bool, least: int, first: bool) -> Iterator[View]:
     hints = _hints(text)
-    if not text.isascii() and ODD.search(text):
-        yield View("cleaned", clean(text))
+    altered = not text.isascii() and ALTERED.search(text)
+    if altered:
+        yield View("cleaned", bare(text))
         if hidden := _hidden(text):
             yield View("tags", hidden)
         if _TURNED.search(text):
-            yield View("bidi", clean(_visual(text)))
+            yield View("bidi", bare(_visual(text)))
     if "base64" in hints:
         for read in based(BASE64.findall(text), least):
             yield View("decoded", read)
@@ -193,7 +239,7 @@ def _once(text: str, words: bool, least: int) -> Iterator[View]:
         yield View("decoded", html.unescape(text))
     if "escape" in hints:
         yield View("decoded", _ESCAPES.sub(_unescape, text))
-    if not words:
+    if not words or altered and first:          # the cleaned view has these views too
         return
     if "plain" in hints:
         yield View("plain", _MARKS.sub("", text))
@@ -208,15 +254,14 @@ def _once(text: str, words: bool, least: int) -> Iterator[View]:
 class _Reading(dict[int, str]):
     """Code point -> how it reads; filled as characters are met (`str.translate` asks once for each)."""
 
-    def __init__(self, folded: bool) -> None:
+    def __init__(self, read: Callable[[str], str]) -> None:
         super().__init__()
-        self.folded = folded
+        self.read = read
 
     def __missing__(self, point: int) -> str:
         if len(self) > 65_536:               # a text with every character of Unicode must not fill the memory
             self.clear()
-        read = _read(chr(point))
-        self[point] = read.casefold() if self.folded else read
+        self[point] = self.read(chr(point))
         return self[point]
 
 
@@ -225,17 +270,39 @@ def _read(char: str) -> str:
         return char
     if char in LOOKALIKE:
         return LOOKALIKE[char]
-    if char in _FILLERS or unicodedata.category(char) in ("Cf", "Mn", "Me", "Co", "Cs"):
+    category = unicodedata.category(char)
+    if char in _FILLERS or category in ("Cf", "Mn", "Me", "Co", "Cs"):
         return ""
+    if category == "Pd":
+        return "-"
+    if category == "Nd":
+        return str(unicodedata.decimal(char))
+    if char.isspace():
+        return " "
     point = ord(char)
     if 0x1F1E6 <= point <= 0x1F1FF:                     # regional indicators spell letters
         return chr(point - 0x1F1E6 + 97)
     parts = unicodedata.normalize("NFKD", char)
-    bare = "".join(c for c in parts if unicodedata.category(c) not in ("Mn", "Me", "Cf") and c not in _FILLERS)
-    return "".join(LOOKALIKE.get(c, c) for c in unicodedata.normalize("NFKC", bare))
+    letters = "".join(c for c in parts if c in _VOICED or
+                      unicodedata.category(c) not in ("Mn", "Me", "Cf") and c not in _FILLERS)
+    read = "".join(LOOKALIKE.get(c, c) for c in unicodedata.normalize("NFKC", letters))
+    return read if len(read) <= LONGEST else char       # U+FDFA is a phrase of 18
 
 
-_CLEAN, _FOLD = _Reading(False), _Reading(True)
+_VOICED = "\u3099\u309a"                                # they make another letter of a kana, not a disguised one
+_CLEAN = _Reading(lambda char: _read(char) if ODD.match(char) else char)
+_BARE, _FOLD = _Reading(_read), _Reading(lambda char: _read(char).casefold())
+
+
+def _altered() -> re.Pattern[str]:
+    """Characters that `bare` changes; of the scripts that are not listed here, and seldom written, all."""
+    same = [range(0x3400, 0xA000), range(0xAC00, 0xD7A4), range(0x1F300, 0x1FB00)]      # CJK, Hangul, pictures
+    for block in (range(0x600), range(0x1E00, 0x2100), range(0x3000, 0x3200)):
+        same += [range(point, point + 1) for point in block if _read(chr(point)) == chr(point)]
+    return re.compile(f"[^{''.join(f'{re.escape(chr(r[0]))}-{re.escape(chr(r[-1]))}' for r in same)}]")
+
+
+ALTERED = _altered()
 
 
 def _hidden(text: str) -> str:

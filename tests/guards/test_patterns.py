@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import time
 
@@ -116,7 +117,8 @@ def test_the_shipped_policies_compile() -> None:
 
 @pytest.mark.parametrize("text", ["about project zebra", "PROJECT\u00a0ZEBRA!", "the project\nzebra",
                                   "pro\u200bject zeb\u00adra", "ｐｒｏｊｅｃｔ zebra",
-                                  "рrоjесt zеbrа"])
+                                  "рrоjесt zеbrа", "prôject zébra", "prºject zebrª", "project  zebra", "project\r\nzebra",
+                                  "project\n        zebra", "project\u00a0 \u2028zebra"])
 def test_phrases_are_literal_and_folded_with_places(text: str) -> None:
     [hit] = found(text, detecting("phrase:Project Zebra"))
     assert len(hit) >= len("project zebra")
@@ -134,6 +136,12 @@ def test_what_is_found_in_a_view_only_has_no_place_and_blocks(text: str) -> None
     assert verdict is not None
     [finding] = verdict.findings
     assert finding.spans == () and decide([verdict], policies).action == "block"
+
+
+def test_a_text_too_disguised_to_be_read_is_blocked() -> None:
+    policies = detecting("phrase:project zebra", "aws-key")
+    verdict = GUARD.known(asked("\u202e⑽⑽⑽⑽⑽⑽⑽⑽%41%4&#x41;\\x41**a** " * 400, policies=policies))
+    assert verdict is not None and verdict.findings[0].spans == () and decide([verdict], policies).action == "block"
 
 
 def test_halves_in_two_messages_are_joined() -> None:
@@ -171,6 +179,49 @@ def test_no_beginning_of_a_match_is_vouched_for(pair: tuple[str, str], cut: int,
         for span in finding.spans:
             if span.start < min(cut, len(whole)):
                 assert cleared <= span.start or any(t.start <= span.start and t.end <= span.end for t in told)
+
+
+LONG = {            # found late, or with letters beyond ASCII
+    "jwt": ["eyJhbGciOiJIUzI1NiJ9." + "c3ViIjo4" * n + ".abc_def-ghi" for n in (60, 300, 1000)] +
+           ["eyJhbGciOiJIUzI1NiIs" + base64.urlsafe_b64encode(b'"kid":"' + b"k" * 2000 + b'"}').decode().rstrip("=") +
+            ".c3ViIjo4.abc_def-ghi"],
+    "email": ["josé.garcía@example.com", "андрей@example.com", "a@" + "1" * 60 + "." + "2" * 60 + "." + "3" * 60 + "." +
+              "4" * 60 + "." + "5" * 60 + ".com"],
+    "iban": ["de89370400440532013000", "gb82 west 1234 5698 7654 32"], "us-ssn": ["219‑09‑9999", "219–09–9999"],
+    "credit-card": ["4111‑1111‑1111‑1111", "٤١١١ ١١١١ ١١١١ ١١١١"], "phone": ["415‑555‑2671"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in LONG.items() for t in texts])
+@pytest.mark.parametrize("quick", [True, False])
+def test_nothing_of_a_match_is_vouched_for_before_it_is_found(name: str, text: str, quick: bool) -> None:
+    policies = detecting(name)
+    whole = f"see {text} and then more words"
+    assert found(whole, policies) == [text]
+    guard = Patterns(quick=quick)
+    guard._kept = GUARD._kept
+    for end in range(1, len(whole), 1 + len(text) // 60):
+        verdict = guard.known(said(whole[:end], policies=policies))
+        assert verdict is not None
+        assert dict(verdict.unsure).get("a", end) <= 4 or end >= 4 + len(text) and verdict.findings
+        assert all(s.start == 4 for f in verdict.findings for s in f.spans)
+
+
+@given(st.lists(st.sampled_from(["prôject", "  ", "zébra", "pro", "ject ", "\r\n   ", "zebra", "Я", "😀", "prºject",
+                                 "\u00a0", " \u0301", "219‑09–", "9999 ", "josé@example.com", "x", "…",
+                                 "\u200b"]), max_size=9),
+       st.lists(st.integers(0, 60), max_size=8))
+@settings(max_examples=200)
+def test_the_verdict_is_the_same_however_a_text_is_cut(units: list[str], cuts: list[int]) -> None:
+    policies = detecting("us-ssn", "email", "phrase:project zebra")
+    whole = "".join(units)
+    guard = Patterns()
+    guard._kept = GUARD._kept
+    for cut in sorted(cuts):
+        guard.known(said(whole[:cut], policies=policies))
+    last = guard.known(said(whole, whole=True, policies=policies))
+    alone = GUARD.known(said(whole, whole=True, policies=policies)._replace(boundary=""))
+    assert last is not None and alone is not None and last.findings == alone.findings
 
 
 @given(st.integers(0, 30), st.sampled_from(["project zebra", "größe", "zzz"]))
@@ -274,5 +325,5 @@ def test_places_in_the_cleaned_text_point_back(text: str) -> None:
     from firewall.guards.views import fold, origin
     folded = fold(text)
     for m in re.finditer("zebra|ss", folded):
-        start, end = origin(text, *m.span(), folded=True)
+        start, end = origin(text, *m.span(), fold)
         assert m[0] in fold(text[start:end])

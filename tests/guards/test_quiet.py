@@ -55,7 +55,8 @@ PLAIN = ["hello ", "the words go on ", "authentication", " understanding", "well
          "\t", " a ", " I ", "x", "0", "12", " 1234567 ", "deadbeef", " cafe 10 20 30 40 50 60 70 80 90 ", "(", ")",
          "-", "=", "==", "_", "/", "+", "@", "%", "%4", "&", "&#", ";", "\\", "\\u00", "é", "世界", "\u2019", "\u200b",
          "ﬁ", "😀", "api", "key", " access ", "token", ": ", " = ", "AKIA", "eyJ", "xox", "gh", "-----", "BEGIN ",
-         "c3RhcnQ", "QUtJQQ", "x" * 130, "word " * 50, "QUJD" * 40, "防火墙" * 50, "7" * 40, '{"user_id": 17, ',
+         "c3RhcnQ", "QUtJQQ", "x" * 130, "word " * 50, "QUJD" * 40, "防火墙" * 50, "7" * 40, "—", " – ", "‑",
+         "compréhension", "…", "Комитет", "٣", "ß", "ｆ", "（", "❤\ufe0f", '{"user_id": 17, ',
          " /srv/www/static/image.png ", "Z2l0aHVi IGFuZA", "project", "zebra", "zeb", "arbez", "mroen "]
 PIECE = st.one_of(st.sampled_from(PLAIN), st.sampled_from(HIDDEN),
                   st.tuples(st.sampled_from(HIDDEN), st.integers(0, 80), st.integers(0, 80)).map(

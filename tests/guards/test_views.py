@@ -2,14 +2,31 @@ from __future__ import annotations
 
 import base64
 import codecs
+import sys
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firewall.errors import GuardDown
 from firewall.guards.scripted import ScriptedGuard
-from firewall.guards.views import CHUNK, GROWTH, REACH, chunks, clean, fold, seams, views
+from firewall.guards.views import (
+    ALTERED,
+    BUDGET,
+    CHUNK,
+    FLOOR,
+    LONGEST,
+    REACH,
+    _read,
+    bare,
+    chunks,
+    clean,
+    fold,
+    origin,
+    seams,
+    views,
+)
 
 from .cases import asked
 
@@ -51,8 +68,7 @@ def test_halves_meet() -> None:
 @given(st.text(max_size=300))
 def test_any_text_is_read_and_bounded(text: str) -> None:
     read = [v.text for v in views(text)]
-    largest = max(map(len, read), default=0)
-    assert sum(map(len, read)) <= GROWTH * len(text) + 64 + largest
+    assert sum(map(len, read)) <= BUDGET * len(text) + FLOOR
     assert text not in read
     fold(text).encode()
 
@@ -78,3 +94,55 @@ def test_hostile_chunks_cost_little(unit: str) -> None:
     began = time.process_time()
     assert sum(len(v.text) for v in views(text)) <= 40 * CHUNK
     assert time.process_time() - began < 1.0
+
+
+ODD = st.text(st.sampled_from(list("ab Q-1\n\réßøªº²½…—‑“яαｆﬁが日\u0301\u200b\u00a0\u2028\ufdfa٣⑽😀\ufe0f")), max_size=20)
+
+
+@given(ODD | st.text(max_size=20), ODD | st.text(max_size=20))
+def test_a_reading_says_the_same_of_a_text_whatever_follows(one: str, other: str) -> None:
+    assert bare(one + other) == bare(one) + bare(other)
+    assert clean(one + other) == clean(one) + clean(other)
+    assert bare(one) == "".join(map(_read, one))
+
+
+def test_the_gate_leaves_out_only_what_reads_as_itself() -> None:
+    for point in [*range(0x20000), *range(0xE0000, 0xE0200), sys.maxunicode]:
+        char = chr(point)
+        read = _read(char)
+        assert read == char or ALTERED.match(char), hex(point)
+        assert len(read) <= LONGEST
+
+
+def test_typography_reads_as_it_is_typed() -> None:
+    assert bare("219‑09–9999 −1 ٤١ ４ prôject ª") == "219-09-9999 -1 41 4 project a"
+    assert bare("がガ") == "がガ" and clean("é – “x”…") == "é – “x”…"
+    assert fold("Prôject\r\n\t \u00a0Zébra  ") == "project zebra "
+
+
+@given(ODD, ODD)
+def test_every_place_of_a_reading_is_known(before: str, after: str) -> None:
+    for read in (bare, clean, fold):
+        text = before + "zebra  \n" + after
+        whole = read(text)
+        at = 0
+        for i in range(len(whole)):
+            start, end = origin(text, i, i + 1, read)
+            assert at <= start < end <= len(text) and whole[i] in read(text[start:end])
+            at = start
+        at = whole.index("zebra")
+        start, end = origin(text, at, at + 5, read)
+        assert text[start:end] == "zebra"
+
+
+@pytest.mark.parametrize("unit", ["\ufdfa", "⑽", "é", "—"])
+def test_no_character_switches_off_the_views_of_others(unit: str) -> None:
+    hidden = base64.b64encode(b"a zebra runs away").decode()
+    for times in (27, 500, CHUNK - 100):
+        assert any(WORD in r for r in readings(f"{unit * times} {hidden}"))
+
+
+def test_more_views_than_are_read_are_refused() -> None:
+    with pytest.raises(GuardDown):
+        list(views(("\u202e⑽⑽⑽⑽⑽⑽⑽⑽%41%4&#x41;\\x41**a** " * 500)[:CHUNK]))
+    assert list(views("plain words, 50% of them &amp; **more** \\x41 l33t a.b.c naïve " * 250))
