@@ -8,9 +8,9 @@ together reads what was judged. The field that speaks first has the channel, oth
 (`choice/0/reasoning/reasoning_content`).
 
 Vendors differ. Reasoning is `reasoning_content` (DeepSeek, xAI, old vLLM) or `reasoning` (Groq, OpenRouter, new vLLM),
-or both with the same words, and log-probabilities spell the text again. Such a field is no piece while all it ever said
-is what the other said; when they part, all it ever said is judged as its own. A tool call's index may start at 1 or be
-missing; its id may come once. Mistral's content is a list. Perplexity repeats all citations in every chunk: said once.
+or both with the same words, and log-probabilities spell the text again: no piece as long as they do (`repeats.py`). A
+tool call's index may start at 1 or be missing; its id may come once. Mistral's content is a list. Perplexity repeats all
+citations in every chunk: said once.
 
 A tool call is pending from its first fragment until its choice has a finish reason. Then arguments whose escapes hide
 words are shown decoded. Token ids cannot be judged: refused.
@@ -18,13 +18,14 @@ words are shown decoded. Token ids cannot be judged: refused.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, tokenish, trie, words
+from firewall.wire.repeats import Repeats
 from firewall.wire.vocabulary import KEYS
-from firewall.wire.wire import PAST, unreadable
+from firewall.wire.wire import unreadable
 
 SEVERITY = words("safe low medium high")
 _FILTERS: Inert = {f"{place}.{name}.severity": SEVERITY
@@ -73,13 +74,6 @@ def generic(value: Any, node: Any, path: str, holder: Any, key: Any, opaque: lis
     return out
 
 
-class Twins(NamedTuple):
-    """A channel's words (kept while some field repeats them) and the channels of the fields that do."""
-
-    said: list[str]
-    channels: set[str]
-
-
 class Choices:
     """What was said on every choice, and what is open. `read` gives the words of one document."""
 
@@ -95,7 +89,7 @@ class Choices:
         self._calls: dict[int, list[str]] = {}              # choice -> ids of its calls, in order
         self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
         self._owners: dict[str, str] = {}                   # channel -> the field that has it
-        self._twins: dict[str, Twins] = {}                  # channel -> who repeats it, since it began to speak
+        self._repeats = Repeats()
         self._names: dict[tuple[str, str], int] = {}        # unknown keys, by where they stand
         self._shown: dict[str, str] = {}                    # snapshot channel -> its words
         self._passed: dict[str, str] = {}                   # inert fields of the stream and their values
@@ -176,9 +170,8 @@ class Choices:
                 raise unreadable("token ids in the answer", "unjudgeable_field")
             out += self._other(choice, key, value, _CHOICE, f"choice.{index}.beside")
         text = f"choice/{index}/text"
-        twins = self._twins.get(text)
-        if copies or twins is None or twins.channels:
-            self._repeat(text, "".join([leaf.text for leaf in out[begin:] if leaf.path == text]), copies, out)
+        if copies or not self._repeats.alone(text):
+            self._fold(text, "".join([leaf.text for leaf in out[begin:] if leaf.path == text]), copies, out)
         if ended:
             out += self._called(index)
             self.open = tuple([i for i in self.open if i != index])
@@ -231,36 +224,14 @@ class Choices:
             lead = base + "/reasoning"
             first = [leaf for leaf in thoughts if leaf.path == lead]
             out += first
-            self._repeat(lead, first[0].text if first else "", [leaf for leaf in thoughts if leaf.path != lead], out)
+            self._fold(lead, first[0].text if first else "", [leaf for leaf in thoughts if leaf.path != lead], out)
 
-    def _repeat(self, lead: str, text: str, others: list[Leaf], out: list[Leaf]) -> None:
-        """Fields that may repeat the words of a channel, which are `text` in this document.
-
-        A field that began with its lead and agreed in every document is no piece. When it parts from it, its words of
-        earlier documents, which have left as a copy of judged ones, are judged in its own channel, before what is new.
-        """
-        if not text and not others:
-            return
-        spoken = {leaf.path: leaf.text for leaf in others}
-        twins = self._twins.get(lead)
-        if twins is None:
-            twins = self._twins[lead] = Twins([], {channel for channel, said in spoken.items() if said == text})
-        for channel in sorted(twins.channels):
-            if spoken.get(channel, "") != text:
-                twins.channels.discard(channel)
-                if twins.said:
-                    out.append(Leaf(channel, "".join(twins.said), PAST))
-        for leaf in others:
-            if leaf.path not in twins.channels:
-                out.append(leaf)
-                continue
+    def _fold(self, lead: str, text: str, others: list[Leaf], out: list[Leaf]) -> None:
+        """See `Repeats.fold`. Copies are shown where words may be changed in them."""
+        if folded := self._repeats.fold(lead, text, others, out):
             self.plain = False
-            if self.copies and leaf.holder is not None:
-                out.append(leaf)
-        if twins.channels:
-            twins.said.append(text)
-        else:
-            twins.said.clear()
+            if self.copies:
+                out += [leaf for leaf in folded if leaf.holder is not None]
 
     def _parts(self, parts: list[Any], base: str, out: list[Leaf]) -> None:
         """Mistral: `[{type:"text",text} | {type:"thinking",thinking:[{type,text}]}]`."""
