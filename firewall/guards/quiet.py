@@ -13,8 +13,10 @@ Why that is so. A finding needs a trigger in the text, in its cleaned form or in
 
 For an answer that grows, only its end is scanned: what was quiet stays quiet, so that whatever is new reaches into the
 new words and begins no farther before them than the widest pattern. Base64 is decoded all together, however far apart,
-so the places of its runs are carried along. The same scan tells whether the text could end in the beginning of a
-match. `\b` at the cut is true here where the text may have none: that only makes the scan find more.
+so the places of its runs are carried along. The bare text grows as the text does, character by character, and is read
+the same way; where its places are others (a character reads as none or several), it is read anew. The same scan tells
+whether the text could end in the beginning of a match. `\b` at the cut is true here where the text may have none: that
+only makes the scan find more.
 """
 
 from __future__ import annotations
@@ -152,7 +154,10 @@ class Quiet:
             trace.odd = trace.length
             if any(len(bare(c)) != 1 for c in new):
                 trace.wide = trace.length
-        return self._read(trace, text, new, held, start) if trace.odd > start else trace
+        if trace.odd > start:
+            return self._read(trace, text, new, held, start)
+        trace.twin = None
+        return trace
 
     def _read(self, trace: Trace, text: str, new: str, held: int, start: int) -> Trace | None:
         """`grown` for the bare text, where it differs from `start` on. It grows as the text does."""

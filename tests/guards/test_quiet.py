@@ -138,6 +138,30 @@ def test_what_is_too_short_to_hold_anything_may_be_left_out(text: str) -> None:
     assert FULL.hidden(text) <= BRIEF.hidden(text)      # (what is left out leaves room for other views)
 
 
+@pytest.mark.parametrize("odd", ["—", "é", "…", "ﬁ", "\u200b", "Я", "❤\ufe0f"])
+@pytest.mark.parametrize("gap", [0, 3, 60, 200])
+def test_an_odd_character_is_read_wherever_the_last_one_was(odd: str, gap: int) -> None:
+    policies = SETS[0]
+    for secret in ("AKIAIOSFODNN7EXAMPLÉ", "ＡKIAIOSFODNN7EXAMPLE", "AKIAIOSF\u200bODNN7EXAMPLE",
+                   "QUtJQUlPU0ZPRE5ON0VYQU1QTＥU="):
+        quick, careful = Patterns(), Patterns(quick=False)
+        quick._kept = careful._kept = QUICK._kept
+        text = f"so {odd} it " + "goes on " * gap + secret + " and on"
+        verdicts = [same(said(text[:end], policies=policies), quick, careful) for end in range(1, len(text) + 3, 4)]
+        assert verdicts[-1].findings
+
+
+def test_odd_characters_of_one_place_are_read_on_the_short_way() -> None:
+    quiet = Compiled(SETS[0]).quiet
+    prose = ("Le comité — réuni à nouveau jeudi – a discuté de la manière dont l’authentification doit être rebâtie. "
+             "Комитет снова собрался. 防火墙，再次开会。") * 4
+    trace = None
+    for end in range(0, len(prose), 4):
+        trace = quiet.grown(prose[:end], trace, 0)
+        assert trace is not None
+    assert trace is not None and trace.twin is not None and not trace.wide
+
+
 @given(st.text(st.sampled_from("ab -/é世\n"), max_size=40), st.integers(0, 60), st.integers(0, 6000))
 def test_a_look_begins_at_a_word_not_far_back(unit: str, times: int, held: int) -> None:
     text = (unit or "x") * times
