@@ -3,8 +3,8 @@
 A frame may be rewritten more than once while it is held (a second secret is found when more text came), so every
 rewrite starts from the bytes as they came and applies all spans known so far. Annotations behind redacted words lose
 their places: they would mark the wrong ones. A match that may still grow is left to
-a later verdict; its words are held anyway. What cannot be redacted is blocked by the caller (`blocked`): a span of which
-a part has left, one that lies in a key or in words that only appear decoded.
+a later verdict; its words are held anyway. Words that only appear decoded are cut out of the words that hide them. What
+cannot be redacted is blocked by the caller (`blocked`): a span of which a part has left, one that lies in a key.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from firewall.proxy.headers import masked
 from firewall.transcript import Transcript
 from firewall.verdict import Decision, Span
 from firewall.wire.frame import Frame
+from firewall.wire.origin import origins
 from firewall.wire.wire import Reader
 
 
@@ -37,7 +38,8 @@ class Redaction:
             unsure: (channel, offset) from which the verdict does not vouch.
         """
         growing = dict(unsure)
-        fresh = {s for s in found if s not in self.spans and s.start < growing.get(s.channel, s.start + 1)}
+        ripe = [span for span in found if span.start < growing.get(span.channel, span.start + 1)]
+        fresh = {place for span in ripe for place in self._origins(span)} - self.spans
         if not fresh:
             return True
         at = self._starts()
@@ -71,6 +73,16 @@ class Redaction:
         """
         raw = reader.unplaced(frame.raw)
         return frame if raw is frame.raw else frame._replace(raw=raw, source=frame.source or frame.raw)
+
+    def _origins(self, span: Span) -> list[Span]:
+        """A span of words that only appear decoded, as spans of the words that hide them, where these are known."""
+        source = span.channel.removesuffix("/decoded")
+        if source == span.channel:
+            return [span]
+        said = self.transcript.said()
+        hiding, shown = ("".join([run.text for run in said if run.channel == name]) for name in (source, span.channel))
+        found = origins(hiding, shown, [(span.start, span.end)])
+        return [span] if not found else [Span(source, start, end) for start, end in found]
 
     def _starts(self) -> dict[str, int]:
         """Channel -> offset of its first character that is still held."""
