@@ -9,6 +9,8 @@ token costs no Python frame here.
 
 Laws: cut-blind (joined parts, end and error do not depend on the cutting; when a faulty answer is cut
 differently more of its good bytes may have come out before the error), bounded, and `done` at most once.
+Trailers are dropped. llhttp does not tell where they begin, so they, and chunk lines without end, are bounded as
+segments in a row that bring nothing of the body: `max_head` bytes of them (and one segment) are the most.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def protocol_error(detail: str) -> FirewallError:
 class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
-    __slots__ = ("_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp", "_raw", "_tail",
-                 "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started",
+    __slots__ = ("_barren", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp", "_raw",
+                 "_tail", "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started",
                  "status", "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
@@ -61,6 +63,7 @@ class Response:
         self._buf = self._tail = b""
         self._left = -1              # bytes of a body by Content-Length still to come
         self._interim = 0
+        self._barren = 0             # bytes since the last of the body
         self._ended = 0
         self._llhttp = httptools.HttpResponseParser(self)
 
@@ -70,7 +73,7 @@ class Response:
         self.parts.clear()
         self.started = self.fresh = self.done = self.eof_delimited = False
         self._bodyless = bodyless
-        self._interim = self._ended = 0
+        self._interim = self._barren = self._ended = 0
 
     # -- llhttp's callbacks (`on_body` is `parts.append`, `on_header` is `_raw.__setitem__`)
 
@@ -103,6 +106,13 @@ class Response:
             if not self._ended:
                 raise protocol_error("malformed body") from None
             self.extra = True  # the answer was whole; what followed was not HTTP
+        if not self.parts:
+            self._barren += len(data)
+            if self._barren > self._limits.max_head:
+                raise protocol_error("trailers too large")
+            self._raw.clear()
+        elif self._barren:
+            self._barren = 0
         # llhttp skips line ends before a message, so those behind this one are looked for here
         if self._left >= 0:
             self._left -= len(data)

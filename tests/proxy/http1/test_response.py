@@ -124,6 +124,50 @@ def test_refuses_however_it_is_cut(name: str) -> None:
     assert read([raw[i:i + 1] for i in range(len(raw))]) == result
 
 
+def flood(lines: int, feed: int) -> tuple[str, int]:
+    """The error that ends a flood of trailers, and the bytes of it that were fed."""
+    response = Response(SMALL)
+    response.feed(CHUNKED + b"2\r\nhi\r\n0\r\n")
+    response.parts.clear()
+    raw = b"".join(b"x-%d: yyyyyyyy\r\n" % n for n in range(lines))
+    try:
+        for at in range(0, len(raw), feed):
+            response.feed(raw[at:at + feed])
+            assert not response.parts and len(response._raw) <= feed // 10 + 1
+    except FirewallError as error:
+        return str(error.detail), at
+    return "", len(raw)
+
+
+@pytest.mark.parametrize("feed", [1, 100, 800])
+def test_trailers_are_bounded_and_dropped(feed: int) -> None:
+    assert flood(40, feed)[0] == ""
+    error, fed = flood(4000, feed)
+    assert error == "trailers too large" and fed <= SMALL.max_head
+
+
+def test_one_endless_trailer_and_one_endless_chunk_line() -> None:
+    for start in (b"0\r\nx: ", b"0\r\n", b"5;"):
+        response = Response(SMALL)
+        response.feed(CHUNKED + b"2\r\nhi\r\n" + start)
+        response.parts.clear()
+        with pytest.raises(FirewallError):
+            for _ in range(SMALL.max_head // 100 + 2):
+                response.feed(b"y" * 100)
+
+
+def test_segments_without_body_between_tokens_are_no_flood() -> None:
+    response, got = Response(SMALL), []
+    response.feed(CHUNKED)
+    for _ in range(SMALL.max_head):
+        for piece in (b"1\r\n", b"a", b"\r\n"):
+            response.feed(piece)
+            got += response.parts
+            response.parts.clear()
+    response.feed(b"0\r\n\r\n")
+    assert response.reusable and len(got) == SMALL.max_head
+
+
 def test_head_has_no_body_and_is_not_reused() -> None:
     assert read([OK + b"Content-Length: 5\r\n\r\n"], head=True)[2:] == (b"", True, False)
 
