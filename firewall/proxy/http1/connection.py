@@ -1,12 +1,17 @@
 """One client connection: the reader on one side, one reply at a time on the other.
 
     wait --first byte--> head --complete--> body --complete--> busy --reply ended--> wait
+      busy, and too much pipelined behind it --> last (input dropped) --reply ended--> linger
       any fault, any refusal --> linger (answer sent, input dropped for a moment) --> closed
 
 Choices. End of file from the client counts as "gone" even when only its sending half was closed: the two
 look the same until we write, and a client that left must not keep an upstream busy (nginx does the same).
 Deadlines are plain numbers compared by the server's sweep; no timer, no task and no future per connection.
-While a request is in progress at most `read_ahead` bytes (and one segment) of what follows it are kept.
+While answer bytes wait for the client one rule holds in every state: it must take some in each `write_stall`. The
+clocks of idling, lingering and closing begin when it has taken all.
+While a request is in progress at most `read_ahead` bytes (and one segment) of what follows it are kept, and reading
+pauses. But a client that left is seen only by reading (K07): after `AHEAD` seconds the request becomes the connection's
+last, and what is pipelined behind it is read and dropped (RFC 9112 9.3.2: the client sends it again elsewhere).
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ...errors import FirewallError
+from . import kernel
 from .reply import CLOSE, KEEP, Reply, status_line
 from .request import Reader, Request
 
@@ -25,14 +31,17 @@ if TYPE_CHECKING:
 NEVER = float("inf")
 FLUSH = 65536  # queued bytes that are written at once
 SMALL = 16384  # bodies up to this size that come whole are not counted: the connection cap bounds them
+AHEAD = 0.5  # seconds that reading may pause while a request is in progress
+DEAF = frozenset(("linger", "closing", "last"))
+PATIENCE = {"wait": "idle_timeout", "head": "header_timeout", "linger": "linger", "closing": "write_stall"}
 TURNS = 32  # pipelined requests answered in one go before other connections get their turn
 
 
 class Connection(asyncio.Protocol):
     """Glue between a transport, `request.Reader`, the app and `Reply`."""
 
-    __slots__ = ("_advancing", "_fresh", "_held", "_out", "_queued", "_request", "_seen", "_since", "_stall", "deadline",
-                 "keep", "paused", "reader", "reading", "reply", "server", "state", "transport")
+    __slots__ = ("_advancing", "_dropped", "_fresh", "_held", "_out", "_queued", "_request", "_since", "_taken",
+                 "deadline", "keep", "paused", "reader", "reading", "reply", "server", "stall", "state", "transport")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -49,7 +58,9 @@ class Connection(asyncio.Protocol):
         self._fresh = True                # no request was answered yet
         self._held = 0                    # bytes of the body counted in the server's budget
         self._since = 0.0                 # when the body began
-        self._stall, self._seen = NEVER, 0
+        self._dropped = 0                 # bytes read in state `last`
+        self.stall = NEVER                # until when the client must take a byte; NEVER: none waits for it
+        self._taken = -NEVER              # bytes it had taken when that window began
 
     # -- what the transport says
 
@@ -66,7 +77,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state == "linger" or state == "closing":
+        if state in DEAF:
+            if state == "last":
+                self._dropped += len(data)
+                if self._dropped > self.server.limits.max_body:
+                    self.transport.abort()
             return
         reader = self.reader
         reader.feed(data)
@@ -76,6 +91,8 @@ class Connection(asyncio.Protocol):
                 self.deadline = self.server.now + self.server.limits.header_timeout
             self._advance()
         if reader.waiting > self.server.limits.read_ahead:
+            if self.state == "busy" and self.reading:
+                self.deadline = self.server.now + AHEAD
             self._reading(False)
 
     def eof_received(self) -> None:
@@ -83,8 +100,7 @@ class Connection(asyncio.Protocol):
             self._refuse(incomplete())
         self._lost()
         if self.state != "linger":  # the transport flushes what waits and closes; not for ever
-            self.state = "closing"
-            self.deadline = self.server.now + self.server.limits.write_stall
+            self._rest("closing")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = "closed"
@@ -94,18 +110,18 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
-        self._stall = self.server.now + self.server.limits.write_stall
-        self._seen = self.transport.get_write_buffer_size()
+        self.stall, self._taken = 0.0, -NEVER  # the window begins with the next sweep
 
     def resume_writing(self) -> None:
         self.paused = False
-        self._stall = NEVER
         reply = self.reply
         if reply is None:  # the next request waited for its turn to be answered
             if self.state == "head":
                 self.deadline = self.server.now + self.server.limits.header_timeout
                 self._advance()
-        elif not reply.gone and reply.on_writable is not None:
+            return
+        self.stall = NEVER
+        if not reply.gone and reply.on_writable is not None:
             reply.on_writable()
 
     # -- requests
@@ -143,6 +159,7 @@ class Connection(asyncio.Protocol):
                 return False
             self._request = request
             self.state = "body"
+            self.stall = NEVER
             if server.shedding:
                 raise FirewallError("overloaded", "The firewall is short of memory.", fault="ours", status=503,
                                     retry_after=1.0)
@@ -170,7 +187,7 @@ class Connection(asyncio.Protocol):
             raise FirewallError("overloaded", "Too many requests are in progress.", fault="ours", status=503,
                                 retry_after=1.0)
         self.state = "busy"
-        self.deadline = NEVER
+        self.deadline = NEVER if self.reading else server.now + AHEAD
         self.keep = request.keep_alive
         self.reply = reply = Reply(self, request.version, request.method == "HEAD")
         server.in_flight += 1
@@ -212,9 +229,7 @@ class Connection(asyncio.Protocol):
             self._queued = 0
 
     def persistence(self, reply: Reply) -> bytes:
-        """The connection line of an answer; also the moment at which the body no longer counts as held."""
-        if self._held:
-            self._uncount()
+        """The connection line of an answer."""
         server = self.server
         if not (self.keep and server.keep_alive and not server.draining):
             self.keep = False
@@ -231,14 +246,11 @@ class Connection(asyncio.Protocol):
         if self._held:
             self._uncount()
         if not self.keep or server.draining:
-            self._linger() if self.reader.waiting else self._close()
+            self._linger() if self.reader.waiting or self.state == "last" else self._close()
             return
-        reader = self.reader
-        waiting = reader.waiting
-        self.state = "head" if waiting else "wait"
-        limits = server.limits
-        self.deadline = server.now + (limits.header_timeout if waiting else limits.idle_timeout)
-        if not self.reading and waiting <= limits.read_ahead:
+        waiting = self.reader.waiting
+        self._rest("head" if waiting else "wait")
+        if not self.reading and waiting <= server.limits.read_ahead:
             self._reading(True)
         if waiting and not self._advancing:
             self._advance()
@@ -301,17 +313,21 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """Answer sent: close our half, drop what still comes for a moment, then close (the client sees the answer)."""
         self._forget()
-        self.state = "linger"
-        self.deadline = self.server.now + self.server.limits.linger
+        self._rest("linger")
         self._reading(True)
         if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _close(self) -> None:
         self._forget()
-        self.state = "closing"
-        self.deadline = self.server.now + self.server.limits.write_stall
+        self._rest("closing")
         self.transport.close()
+
+    def _rest(self, state: str) -> None:
+        """Nothing is written now. The state's clock begins, and does so again at each sweep that finds bytes waiting."""
+        self.state = state
+        self.deadline = self.server.now + getattr(self.server.limits, PATIENCE[state])
+        self.stall, self._taken = 0.0, -NEVER
 
     def _forget(self) -> None:
         self._request = None
@@ -348,17 +364,19 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Compare the clocks; `now` is when the next sweep will be, so nothing is closed later than promised."""
-        if self.paused:
-            if self._stall < now:
-                size = self.transport.get_write_buffer_size()
-                if size >= self._seen:
+        server, limits = self.server, self.server.limits
+        if self.stall < NEVER:
+            if not self.paused and not (self.transport.get_write_buffer_size() or kernel.unacked(self.transport)):
+                self.stall = NEVER
+            elif self.state in PATIENCE:
+                self.deadline = server.now + getattr(limits, PATIENCE[self.state])
+            if self.stall < now:
+                taken = kernel.taken(self.transport)
+                if taken <= self._taken:
                     self.transport.abort()
                     return
-                self._seen, self._stall = size, now + self.server.limits.write_stall
-            if self.state == "head":
-                return
+                self.stall, self._taken = server.now + limits.write_stall, taken
         if self.state == "body":
-            limits = self.server.limits
             lasted = now - self._since
             if lasted > limits.body_grace and self.reader.received < limits.body_min_rate * lasted:
                 self.deadline = 0.0
@@ -366,6 +384,10 @@ class Connection(asyncio.Protocol):
             return
         if self.state == "head" or self.state == "body":
             self._refuse(FirewallError("request_timeout", "The request came too slowly.", status=408))
+        elif self.state == "busy":  # the last request here: what is pipelined behind it is dropped
+            self.state, self.deadline, self.keep = "last", NEVER, False
+            self.reader = Reader(limits)
+            self._reading(True)
         elif self.state == "wait":
             self._close()
         else:

@@ -18,7 +18,7 @@ class Limits:
 
     first_byte_timeout: float = 10.0   # connection opened -> first byte of the first request
     header_timeout: float = 10.0       # first byte of a head -> its last byte (slowloris)
-    idle_timeout: float = 75.0         # answer left -> first byte of the next request
+    idle_timeout: float = 75.0         # the client has the answer -> first byte of the next request
     body_timeout: float = 60.0         # head complete -> body complete
     body_min_rate: float = 1024.0      # bytes a second a body must average once `body_grace` has passed
     body_grace: float = 10.0
@@ -30,12 +30,13 @@ class Limits:
     max_trailer: int = 8192            # all trailers of a chunked body, dropped anyway (431)
     max_connections: int = 0           # 0: 45 % of RLIMIT_NOFILE minus the reserve
     max_in_flight: int = 0             # requests being answered over all connections; 0: no cap (503)
-    body_budget: int = 64 * 1024 * 1024  # received and not yet answered, all connections, bodies > 16 KiB (503)
+    body_budget: int = 64 * 1024 * 1024  # of requests not answered to their end, all connections, bodies > 16 KiB (503)
     high_water: int = 65536            # unsent answer bytes above which `Reply.writable` is False
     low_water: int = 16384             # ... and below which `on_writable` is called
-    read_ahead: int = 65536            # pipelined bytes kept while a request is in progress, then reading pauses
-    write_stall: float = 30.0          # above high water and not one byte taken in such a window: gone (1-2 windows)
-    linger: float = 2.0                # after a refusal: read and drop so that the client sees it, not a reset
+    read_ahead: int = 65536            # pipelined bytes kept while a request is in progress, then reading pauses (and see
+    #                                    connection.py: half a second later they are dropped, `max_body` of them at most)
+    write_stall: float = 30.0          # answer bytes wait and the client takes not one in such a window: gone (1-2 windows)
+    linger: float = 2.0                # after a refusal has arrived: read and drop so that the client sees it, not a reset
     tick: float = 0.25                 # sweep period; shortened to a quarter of the shortest deadline
 
     def __post_init__(self) -> None:

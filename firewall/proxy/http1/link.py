@@ -15,11 +15,10 @@ anybody on the path can forge the end of a TCP stream (RFC 8446 6.1, RFC 9112 9.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from typing import TYPE_CHECKING, cast
 
 from ...errors import FirewallError
+from . import kernel
 from .call import Call
 from .response import Response
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from .client import Pool
 
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_ACKED_AT = 120  # struct tcp_info: u64 tcpi_bytes_acked (linux/tcp.h, since 4.1)
 
 
 class Link(asyncio.Protocol):
@@ -168,12 +166,7 @@ def late(what: str) -> FirewallError:
 
 def _unacknowledged(transport: asyncio.Transport, before: int) -> bool:
     """True when the peer's kernel acknowledged nothing beyond the first `before` bytes we sent."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or transport.get_extra_info("ssl_object") is not None or not hasattr(socket, "TCP_INFO"):
+    if transport.get_extra_info("ssl_object") is not None:
         return False
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-        (acked,) = struct.unpack_from("=Q", info, _ACKED_AT)
-    except (OSError, AttributeError, struct.error):
-        return False
-    return bool(acked <= before + 1)  # the handshake counts as one
+    acked = kernel.acked(transport)
+    return acked is not None and acked <= before + 1  # the handshake counts as one

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from relay_app import RelayApp  # noqa: E402
 
 from firewall.proxy.http1 import Limits, Origin, Pool, Server, UpstreamLimits  # noqa: E402
 
+OPENSSL = shutil.which("openssl")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -113,6 +116,33 @@ class Client:
 
     def close(self) -> None:
         self.writer.close()
+
+
+@dataclass
+class Papers:
+    ca: str
+    cert: str
+    key: str
+    expired: str
+
+
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory) -> Papers:
+    """An authority, a certificate for localhost and 127.0.0.1, and one that has expired."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+
+    def run(*args: str) -> None:
+        subprocess.run([str(OPENSSL), *args], cwd=folder, check=True, capture_output=True)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    run("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority", "-days", "2")
+    run("req", *curve, "-keyout", "key.pem", "-out", "req.pem", "-subj", "/CN=localhost")
+    (folder / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    for name, days in (("cert.pem", "2"), ("expired.pem", "-1")):
+        subprocess.run([str(OPENSSL), "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key",
+                        "-days", days, "-CAcreateserial", "-extfile", "ext", "-out", name],
+                       cwd=folder, check=name != "expired.pem", capture_output=True)
+    return Papers(*(str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem", "expired.pem")))
 
 
 Build = Callable[..., Awaitable[House]]

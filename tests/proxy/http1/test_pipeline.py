@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from conftest import Fake, read_request, until
 
 from firewall.proxy.http1 import Limits
@@ -60,9 +61,11 @@ async def test_pipelined_bytes_are_bounded(house) -> None:
     await until(lambda: h.server.in_flight == 1)
     client.writer.transport.set_write_buffer_limits(high=1 << 30)
     client.send(b"x" * 30_000_000)
-    await asyncio.sleep(0.2)
     (connection,) = h.server._open
-    assert connection.reader.waiting < 10_000 + 300_000 and not connection.reading
+    await until(lambda: not connection.reading)
+    assert connection.reader.waiting < 10_000 + 300_000
+    await until(lambda: h.app.gone == 1)        # half a second later it is read and dropped, but not for ever
+    assert connection.reader.waiting == 0
     client.writer.transport.abort()
 
 
@@ -101,3 +104,36 @@ async def test_a_pipeline_that_waited_for_its_reader_goes_on(house) -> None:
         assert head.startswith(b"HTTP/1.1 200 ")
         await reader.readexactly(20_000)
     writer.close()
+
+
+@pytest.mark.parametrize("extra", [0, 200_000, 4_000_000])
+async def test_k07_a_client_that_leaves_behind_pipelined_bytes_is_noticed(house, extra: int) -> None:
+    async def never(fake: Fake, reader, writer) -> None:
+        await read_request(reader)
+        await reader.read()
+
+    h = await house(never)
+    client = await h.client()
+    client.send(POST + b"P" * extra)
+    await until(lambda: h.server.in_flight == 1)
+    client.close()
+    start = time.perf_counter()
+    await until(lambda: h.app.gone == 1)
+    await h.fake.closed.wait()
+    assert time.perf_counter() - start < 1.0
+
+
+async def test_the_answer_before_what_was_dropped_is_whole_and_the_last(house) -> None:
+    async def slow(fake: Fake, reader, writer) -> None:
+        fake.got.append(await read_request(reader))
+        await asyncio.sleep(0.9)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000)
+        await reader.read()
+
+    h = await house(slow)
+    client = await h.client()
+    client.send(POST * 20_000)
+    said = await client.rest(5)
+    assert said.count(b"HTTP/1.1 200 ") == 1 and b"connection: close\r\n" in said and said.endswith(b"x" * 300_000)
+    assert len(h.fake.got) == 1 and h.server.in_flight == 0
+    client.close()

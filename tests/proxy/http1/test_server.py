@@ -340,6 +340,27 @@ async def test_r05_the_body_budget_refuses_the_newcomer(house) -> None:
     slow.close()
 
 
+async def test_r05_a_body_counts_until_its_exchange_is_over(house) -> None:
+    gate = asyncio.Event()
+
+    async def stream(fake: Fake, reader, writer) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await gate.wait()
+        writer.write(b"0\r\n\r\n")
+
+    h = await house(stream, limits=Limits(body_budget=100_000))
+    client, large = await h.client(), b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70_000
+    client.send(large)
+    await client.until(b"hello\r\n")
+    assert h.server.held == 70_000
+    assert (await h.ask(large)).startswith(b"HTTP/1.1 503 ")
+    gate.set()
+    await client.until(b"0\r\n\r\n")
+    assert h.server.held == 0
+    client.close()
+
+
 async def test_drain(house) -> None:
     gate = asyncio.Event()
 

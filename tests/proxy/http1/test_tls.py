@@ -4,51 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import answers
+from conftest import OPENSSL, Papers, answers
 from test_client import ask
 
 from firewall.errors import FirewallError
 from firewall.proxy.http1 import Origin, UpstreamLimits, tls
 
-openssl = shutil.which("openssl")
-pytestmark = pytest.mark.skipif(openssl is None, reason="needs the openssl binary")
+pytestmark = pytest.mark.skipif(OPENSSL is None, reason="needs the openssl binary")
 POST = b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
-
-
-@dataclass
-class Papers:
-    ca: str
-    cert: str
-    key: str
-    expired: str
-
-
-@pytest.fixture(scope="session")
-def papers(tmp_path_factory) -> Papers:
-    """An authority, a certificate for localhost and 127.0.0.1, and one that has expired."""
-    folder: Path = tmp_path_factory.mktemp("tls")
-
-    def run(*args: str) -> None:
-        subprocess.run([str(openssl), *args], cwd=folder, check=True, capture_output=True)
-
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    run("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority", "-days", "2")
-    run("req", *curve, "-keyout", "key.pem", "-out", "req.pem", "-subj", "/CN=localhost")
-    (folder / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for name, days in (("cert.pem", "2"), ("expired.pem", "-1")):
-        subprocess.run([str(openssl), "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key",
-                        "-days", days, "-CAcreateserial", "-extfile", "ext", "-out", name],
-                       cwd=folder, check=name != "expired.pem", capture_output=True)
-    return Papers(*(str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem", "expired.pem")))
 
 
 def origin(papers: Papers, host: str = "127.0.0.1", **kw):

@@ -1,0 +1,88 @@
+"""Answers that wait for their client: as long as it takes bytes it gets all, in every state (connection.py, K05)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+
+import pytest
+from conftest import OPENSSL, Papers, until
+
+from firewall.proxy.http1 import Limits, tls
+
+POST = b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+CLOSE = POST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+SIZE = 6_000_000
+SHORT = Limits(write_stall=0.6, idle_timeout=0.4, linger=0.3, tick=0.05)
+
+
+def connect(port: int, context: ssl.SSLContext | None) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client.settimeout(5)
+    client.connect(("127.0.0.1", port))
+    return context.wrap_socket(client, server_hostname="localhost") if context else client
+
+
+def read_steadily(port: int, raw: bytes, seconds: float, context: ssl.SSLContext | None) -> int:
+    """Bytes got at an even pace that would bring `SIZE` in so many seconds."""
+    got, start = 0, time.perf_counter()
+    with connect(port, context) as client:
+        client.sendall(raw)
+        while got < SIZE:
+            with contextlib.suppress(ConnectionResetError):
+                piece = client.recv(30_000)
+            if not piece:
+                break
+            got += len(piece)
+            time.sleep(max(0.0, start + got / SIZE * seconds - time.perf_counter()))
+    return got
+
+
+def context(papers: Papers, secure: bool) -> dict:
+    return {"ssl": tls.server(papers.cert, papers.key)} if secure else {}
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="needs the openssl binary")
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("raw", [CLOSE, POST, CLOSE + b"more"], ids=["close", "keep-alive", "input waits"])
+async def test_a_steady_reader_gets_its_whole_answer(house, papers: Papers, raw: bytes, secure: bool) -> None:
+    """Longer than the stall, the idle time and the linger together; the answer is written in one go."""
+    h = await house(limits=SHORT, **context(papers, secure))
+    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * SIZE)
+    client = tls.client(ca=papers.ca) if secure else None
+    assert await asyncio.to_thread(read_steadily, h.server.port, raw, 2.5, client) > SIZE
+    await until(lambda: h.server.connections == 0)
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="needs the openssl binary")
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("raw", [CLOSE, POST, CLOSE + b"more"], ids=["close", "keep-alive", "input waits"])
+async def test_a_reader_that_stops_is_gone(house, papers: Papers, raw: bytes, secure: bool) -> None:
+    h = await house(limits=SHORT, **context(papers, secure))
+    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * SIZE)
+    client = await asyncio.to_thread(connect, h.server.port, tls.client(ca=papers.ca) if secure else None)
+    client.sendall(raw)
+    await until(lambda: h.server.connections == 1)
+    start = time.perf_counter()
+    await until(lambda: h.server.connections == 0, 4)
+    assert 0.4 < time.perf_counter() - start < 2.4       # two windows, and a loaded machine
+    client.close()
+
+
+async def test_the_idle_clock_begins_when_the_answer_is_there(house) -> None:
+    h = await house(limits=Limits(idle_timeout=0.8, tick=0.05))
+    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * SIZE)
+    reader, writer = await asyncio.open_connection("127.0.0.1", h.server.port, limit=65536)
+    writer.write(POST)
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(1.2)                            # nothing taken, but no stall yet
+    await reader.readexactly(SIZE)
+    await asyncio.sleep(0.4)
+    assert h.server.connections == 1
+    writer.write(POST)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
