@@ -11,7 +11,8 @@ from time import time
 from typing import NamedTuple, Protocol
 
 from ...errors import FirewallError
-from .connection import Connection
+from .connection import NEVER, Connection
+from .door import Door
 from .limits import RESERVE, Limits
 from .reply import CLOSE, Reply, status_line
 from .request import Request
@@ -57,8 +58,10 @@ class Server:
         self.date = b""
         self.port = 0                    # listened on, after `start`
         self.loop: asyncio.AbstractEventLoop
+        self._door: Door | None = None
         self._ssl = ssl
-        self._max = self.limits.connections
+        self.most_connections = self.limits.connections
+        self.shaking: dict[Connection, asyncio.Task[None]] = {}  # accepted, in their TLS handshake
         self._open: set[Connection] = set()
         self._dirty: list[Connection] = []
         self._listener: asyncio.Server | None = None
@@ -69,29 +72,33 @@ class Server:
         """Listen. Port 0 takes a free one (`port` tells which). Raises OSError when the address is taken."""
         self.loop = asyncio.get_running_loop()
         self._tick()
-        patience = max(1.0, self.limits.header_timeout) if self._ssl else None
+        plain = self._ssl is None
         if sock is not None:
             self._listener = await self.loop.create_server(
-                self._connection, sock=sock, backlog=backlog, ssl=self._ssl, ssl_handshake_timeout=patience)
+                self._connection, sock=sock, backlog=backlog, start_serving=plain)
         else:
             self._listener = await self.loop.create_server(
-                self._connection, host, port, backlog=backlog, reuse_port=reuse_port or None, ssl=self._ssl,
-                ssl_handshake_timeout=patience)
+                self._connection, host, port, backlog=backlog, reuse_port=reuse_port or None, start_serving=plain)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         for each in self._listener.sockets:  # inherited by what is accepted
             with suppress(OSError, AttributeError):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
+        if self._ssl is not None:
+            self._door = Door(self, self._ssl, backlog)
+            self._door.open(list(self._listener.sockets))
 
     def _connection(self) -> Connection:
         return Connection(self)
 
     @property
     def connections(self) -> int:
-        """Open connections."""
-        return len(self._open)
+        """Open connections, those in their handshake included."""
+        return len(self._open) + len(self.shaking)
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on."""
+        if self._door is not None:
+            self._door.close()
         if self._listener is not None:
             self._listener.close()
 
@@ -101,10 +108,12 @@ class Server:
         self.draining = True
         for connection in list(self._open):
             connection.close_idle()
+        for task in self.shaking.values():
+            self.loop.call_later(1.0, task.cancel)
         until = self.loop.time() + timeout
-        while self._open and self.loop.time() < until:
+        while self.connections and self.loop.time() < until:
             await asyncio.sleep(min(0.02, timeout))
-        return not self._open
+        return not self.connections
 
     def close(self) -> None:
         """Close everything now. Idempotent."""
@@ -112,6 +121,8 @@ class Server:
         self.draining = True
         for connection in list(self._open):
             connection.kill()
+        for task in self.shaking.values():
+            task.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -120,14 +131,16 @@ class Server:
 
     def joined(self, connection: Connection) -> None:
         """A connection opened. Beyond the cap it is told so and closed; far beyond it is just closed."""
+        if self.shaking:
+            self.shaking.pop(connection, None)
         self._open.add(connection)
         count = len(self._open)
-        if count > self._max:
-            if count <= self._max + RESERVE // 2:
+        if count > self.most_connections:
+            if count <= self.most_connections + RESERVE // 2:
                 connection.transport.write(b"%bretry-after: 1\r\ncontent-length: 0\r\n%b%b\r\n" % (
                     status_line(503), self.date, CLOSE))
                 connection._linger()
-                connection.deadline = self.now + min(0.5, self.limits.linger)
+                connection.deadline, connection.stall = self.now + min(0.5, self.limits.linger), NEVER
             else:
                 connection.transport.abort()
 
