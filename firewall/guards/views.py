@@ -96,7 +96,7 @@ def views(text: str, words: bool = True, least: int = 0) -> Iterator[View]:
             seen.add(view.text)
             budget -= len(view.text)
             if budget < 0:
-                raise GuardDown("guard_overload", "a text is disguised in more ways than are read")
+                raise GuardDown("guard_too_long", "a text is disguised in more ways than are read")
             yield view
             if depth == 0 and view.kind in ("cleaned", "decoded", "tags"):
                 todo.append((view.text, 1))
