@@ -89,15 +89,14 @@ class Gate:
         """No question is open, and there is nothing new to ask about."""
         return not self.asking and self.mark <= self._asked
 
-    def push(self, frame: Frame) -> None:
-        """Takes the next frame of the answer."""
+    def push(self, frame: Frame, mark: int = -1) -> None:
+        """Takes the next frame of the answer. `mark`: the characters with it, where they have been counted already."""
         if self.shut:
             return
         if self.closed:
             raise ValueError("a frame after the end")
-        mark = self.mark
-        for _, text in frame.pieces:
-            mark += len(text)
+        if mark < 0:
+            mark = self.mark + sum([len(text) for _, text in frame.pieces])
         if frame.last and self._end < 0:
             mark += 1
             self._end = mark
@@ -138,7 +137,8 @@ class Gate:
         return mark
 
     def clear(self, mark: int) -> Sequence[Frame]:
-        """Answers the open question: the first `mark` characters are vouched for. Returns the frames that leave."""
+        """Answers the open question: the first `mark` characters are vouched for (all, where it was put as whole: unsure
+        about a whole answer is no verdict). Returns the frames that leave."""
         self.asking = False
         if mark >= self._end >= 0 and not self.whole:
             mark = self._end - 1            # the end is covered by a verdict on the whole only

@@ -161,7 +161,7 @@ class Relay:
                     decision = blocked(self.exchange.decisions["output"])
                     self.exchange.decided("output", decision)
                     return self.stop(decision)
-            gate.push(frame)
+            gate.push(frame, mark)
             if gate.over:
                 raise too_much()
 

@@ -35,7 +35,7 @@ def play(gate: Gate, frames: list[Frame], steps: list[str], finish: bool = True)
         elif step == "ask" and asked is None:
             asked = gate.question()
         elif step in ("clear", "part") and asked is not None:
-            k = asked if step == "clear" else asked // 2
+            k = asked if step == "clear" or gate.whole else asked // 2     # unsure about a whole answer is no verdict
             cleared, vouched = max(cleared, k), max(vouched, k) if gate.whole else vouched
             out, asked = list(gate.clear(k)), None
         elif step == "leave":
