@@ -109,7 +109,7 @@ class Compiled:
         tail = text[-REACH:]
         base, best = len(text) - len(tail), len(tail)
         near = tail[max(0, after_blank(tail, 0, len(tail)) - LONGEST * SPACED):] if ends else ""
-        for read in {near, bare(near)}:
+        for read in {near, bare(near)} if near else ():
             last = after_blank(read, 0, len(read))
             run = word(read, last)
             if not run and base and self._far and TIGHT & ends:
