@@ -44,6 +44,7 @@ from firewall.wire.frame import Frame
 
 Release = Literal["rolling", "whole", "watch"]
 NOTHING: tuple[Frame, ...] = ()
+COST = 128          # bytes that a frame costs besides its own: else a flood of empty ones would be held for nothing
 
 
 class Gate:
@@ -51,7 +52,7 @@ class Gate:
 
     Args:
         release: `rolling`, `whole` or `watch`.
-        limit: bytes held above which `full` is True and reading upstream must stop while a question is open.
+        limit: bytes held (`COST` more for each frame) above which `full` is True and reading upstream must stop while a question is open.
         most: bytes that must be held together (a tool call; all, where the release is `whole`) above which `over`.
     """
 
@@ -101,7 +102,7 @@ class Gate:
             mark += 1
             self._end = mark
         self.mark = mark
-        size = len(frame.raw)
+        size = len(frame.raw) + COST
         self.held += size
         call = self._call
         if call is None:
@@ -157,14 +158,14 @@ class Gate:
         out = held.popleft()[1]
         if not held and len(out) == 1:      # a fast guard and a word at a time
             frame = out[0]
-            self.held -= len(frame.raw)
+            self.held -= len(frame.raw) + COST
             self.after = frame.after
             return out
         if held and held[0][0] <= covered:
             out = list(out)
             while held and held[0][0] <= covered:
                 out += held.popleft()[1]
-        self.held -= sum([len(frame.raw) for frame in out])
+        self.held -= sum([len(frame.raw) + COST for frame in out])
         self.after = out[-1].after
         return out
 
@@ -179,10 +180,10 @@ class Gate:
         held = [(mark, [change(frame) for frame in frames]) for mark, frames in self._held]
         call = [change(frame) for frame in self._call or ()]
         self._held = deque(held)
-        self.held = sum([len(frame.raw) for _, frames in held for frame in frames])
+        self.held = sum([len(frame.raw) + COST for _, frames in held for frame in frames])
         if self._call is not None:
             self._call = call
-            self.held += sum([len(frame.raw) for frame in call])
+            self.held += sum([len(frame.raw) + COST for frame in call])
 
     def _settle(self) -> None:
         """A call is complete (or the body is): its frames can leave, together."""

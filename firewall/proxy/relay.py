@@ -182,7 +182,7 @@ class Relay:
                 break
             if not self.heard(mark, case.whole, verdict):
                 return
-            mark = gate.question()
+            mark = gate.question() if gate.mark > mark else None
         if (gate.held or self.paused or not self.reply.writable) and self.call is not None:
             self.flow(self.call)
 
