@@ -52,7 +52,8 @@ class Gate:
 
     Args:
         release: `rolling`, `whole` or `watch`.
-        limit: bytes held (`COST` more for each frame) above which `full` is True and reading upstream must stop while a question is open.
+        limit: bytes held (`COST` more for each frame) above which `full` is True: reading upstream must stop while a
+            question is open.
         most: bytes that must be held together (a tool call; all, where the release is `whole`) above which `over`.
     """
 
