@@ -17,6 +17,7 @@ from firewall.errors import FirewallError
 from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
 from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.reader import Listed, Streamed, reader
+from firewall.wire.repeats import Repeats
 from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, refused, unreadable
@@ -124,6 +125,7 @@ class Lines:
         self.opaque: list[str] = []
         self.spells = True      # token ids may come: the framing can drop them where words were redacted
         self._calls = 0
+        self._repeats = Repeats()
 
     def again(self) -> Lines:
         return Lines(self.asked, self.chat)
@@ -137,11 +139,12 @@ class Lines:
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
-        message = document.get("message")
-        spoken = document.get("response") or (message.get("content") if type(message) is dict else "") or ""
+        copies: list[Leaf] = []
         for key, value in document.items():
             if key == "logprobs" and type(value) is list:
-                out += tokens(value, spoken, "choice/0/logprobs", self.opaque)
+                found = tokens(value, "", "choice/0/logprobs", self.opaque)
+                copies = [leaf for leaf in found if leaf.path == "choice/0/logprobs"]
+                out += found[len(copies):]
             elif key == "message" and type(value) is dict:
                 for name, inner in value.items():
                     self._field(value, name, inner, _ANSWER["message"], out)
@@ -151,6 +154,9 @@ class Lines:
                 self.opaque.append("context")
             else:
                 self._field(document, key, value, _ANSWER, out)
+        text = "choice/0/text"
+        if copies or not self._repeats.alone(text):
+            self._repeats.fold(text, "".join([leaf.text for leaf in out if leaf.path == text]), copies, out)
         if self.after is None:
             model, created = document.get("model"), document.get("created_at")
             self.after = Seen(model if type(model) is str and passes(TOKEN, model) else "",

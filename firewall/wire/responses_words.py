@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
 from firewall.wire.openai_words import judgeable, tokens
+from firewall.wire.repeats import Repeats
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
@@ -140,6 +141,7 @@ class Output:
         self._copied: dict[str, set[str]] = {}      # channel -> copies that differ from them
         self._sent: frozenset[str] | None = None    # the request's words, once an echo came
         self._event = ""
+        self._repeats = Repeats()
         self._state = Seen()                        # what a client has seen open, but for the number
         self.plain = False
 
@@ -176,7 +178,9 @@ class Output:
         if spoken is not None and type(document.get(spoken[0])) is str:
             path = self._channel(document, spoken[1])
             self._say(Leaf(path, document[spoken[0]], document, spoken[0]), self._event.endswith(".delta"), out)
-            if document.get("logprobs"):
+            if self._event.endswith(".delta"):
+                self._spelt(document.get("logprobs"), document[spoken[0]], path, out)
+            elif document.get("logprobs"):
                 self._logprobs(document["logprobs"], document[spoken[0]], path, out)
             known = (spoken[0], "logprobs")
             self.plain = self._event.endswith(".delta") and bool(document["delta"]) and not document.get("logprobs")
@@ -289,9 +293,21 @@ class Output:
         if type(rows) is not list:
             raise unreadable("log-probabilities are no list", "unjudgeable_field")
         channel = path.replace(".", "/") + "/logprobs"
-        delta = self._event.endswith(".delta")
         for leaf in tokens(rows, spoken, channel, self.opaque):
-            self._say(leaf._replace(path=leaf.path.replace("/", ".")), delta, out)
+            self._say(leaf._replace(path=leaf.path.replace("/", ".")), False, out)
+
+    def _spelt(self, rows: Any, text: str, path: str, out: list[Leaf]) -> None:
+        """Log-probabilities of more words: no piece while they have spelled every word so far (`repeats.py`)."""
+        lead = path.replace(".", "/")
+        if not rows and self._repeats.alone(lead):
+            return
+        if rows is not None and type(rows) is not list:
+            raise unreadable("log-probabilities are no list", "unjudgeable_field")
+        found = tokens(rows or [], "", f"{lead}/logprobs", self.opaque)
+        chosen = [leaf for leaf in found if leaf.path == f"{lead}/logprobs"]
+        self._repeats.fold(lead, text, chosen, out)
+        for leaf in found[len(chosen):]:
+            self._say(leaf._replace(path=leaf.path.replace("/", ".")), True, out)
 
     def _walk(self, value: Any, place: Any, path: str, out: list[Leaf], holder: Any = None, *,
               delta: bool = False) -> None:

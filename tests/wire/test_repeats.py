@@ -133,3 +133,23 @@ def test_only_numbers_pass_as_values_of_alternatives(value: Any) -> None:
     body = {"choices": [{"index": 0, "text": "a", "logprobs": {"tokens": ["a"], "top_logprobs": [{"b": value}, None]}}]}
     frames = heard(listen("openai-completions", b"application/json"), orjson.dumps(body))
     assert "a zebra" in said(frames)["choice/0/logprobs/top"]
+
+
+@pytest.mark.parametrize("second", ["x", ""])
+def test_log_probabilities_that_part_from_the_text_later(second: str) -> None:
+    """Ollama and Responses: what they repeated before is judged too, in one channel with what is new."""
+    def line(text: str, token: str) -> bytes:
+        return orjson.dumps({"model": "m", "message": {"role": "assistant", "content": text}, "done": False,
+                             "logprobs": [{"token": token, "logprob": -1}]}) + b"\n"
+    reader = listen("ollama-chat", b"application/x-ndjson")
+    assert said(reader.feed(line("bo", "bo") + line(second, "mb"))) == {
+        "choice/0/text": f"bo{second}", "choice/0/logprobs": "bomb"}
+
+    def delta(text: str, token: str) -> dict[str, object]:
+        return {"type": "response.output_text.delta", "item_id": "i", "output_index": 0, "content_index": 0,
+                "sequence_number": 1, "delta": text, "logprobs": [{"token": token, "logprob": -1}]}
+    reader = listen("openai-responses")
+    got = said(reader.feed(events(delta("bo", "bo"), delta(second, "mb"))))
+    assert got == {"item/0/content/0/text": f"bo{second}", "item/0/content/0/text/logprobs": "bomb"}
+    reader = listen("openai-responses")
+    assert said(reader.feed(events(delta("bo", "bo"), delta("mb", "mb")))) == {"item/0/content/0/text": "bomb"}
