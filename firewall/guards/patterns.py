@@ -94,8 +94,9 @@ class Patterns:
             for message in case.messages:
                 size += len(message.text) + 512
         else:
-            for said in case.answer:
-                size += len(said.text)
+            texts = (case.answer[0].text,) if len(case.answer) == 1 else case.channels().values()
+            for text in texts:
+                size += len(text)
             if case.boundary:
                 seen = self._streams.get(case.boundary + case.policies.digest, NEW)
                 for before in seen.values():

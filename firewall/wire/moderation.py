@@ -61,8 +61,10 @@ class Moderation:
     def inputs(self, asked: Asked) -> list[tuple[Message, ...]]:
         """What is judged together: one group a result. Words outside `input` go with every group."""
         value = asked.document["input"]
-        own = [m for m in asked.messages if m.where == "input" or m.where.startswith("input.")]
-        rest = tuple(m for m in asked.messages if m not in own)
+        own: list[Message] = []
+        rest: list[Message] = []
+        for message in asked.messages:
+            (own if message.where == "input" or message.where.startswith("input.") else rest).append(message)
         if type(value) is list and type(value[0]) is str:
             return [(message, *rest) for message in own]
         return [(*own, *rest)]
