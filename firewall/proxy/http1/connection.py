@@ -5,7 +5,7 @@
       any fault, any refusal --> linger (answer sent, input dropped for a moment) --> closed
 
 Choices. End of file from the client counts as "gone" even when only its sending half was closed: the two
-look the same until we write, and a client that left must not keep an upstream busy (nginx does the same).
+look the same until we write, and a client that left must not keep an upstream busy (as in nginx).
 Deadlines are plain numbers compared by the server's sweep; no timer, no task and no future per connection.
 While answer bytes wait for the client one rule holds in every state: it must take some in each `write_stall`. The
 clocks of idling, lingering and closing begin when it has taken all.
@@ -33,7 +33,7 @@ FLUSH = 65536  # queued bytes that are written at once
 SMALL = 16384  # bodies up to this size that come whole are not counted: the connection cap bounds them
 AHEAD = 0.5  # seconds that reading may pause while a request is in progress
 DEAF = frozenset(("linger", "closing", "last"))
-PATIENCE = {"wait": "idle_timeout", "head": "header_timeout", "linger": "linger", "closing": "write_stall"}
+PATIENCE = {"wait": "idle_timeout", "head": "header_timeout", "linger": "linger", "closing": "linger"}
 TURNS = 32  # pipelined requests answered in one go before other connections get their turn
 
 
@@ -59,8 +59,7 @@ class Connection(asyncio.Protocol):
         self._held = 0                    # bytes of the body counted in the server's budget
         self._since = 0.0                 # when the body began
         self._dropped = 0                 # bytes read in state `last`
-        self.stall = NEVER                # until when the client must take a byte; NEVER: none waits for it
-        self._taken = -NEVER              # bytes it had taken when that window began
+        self.stall, self._taken = NEVER, -NEVER  # until when a byte must be taken (NEVER: none waits); taken before
 
     # -- what the transport says
 
@@ -79,9 +78,9 @@ class Connection(asyncio.Protocol):
         state = self.state
         if state in DEAF:
             if state == "last":
-                self._dropped += len(data)
-                if self._dropped > self.server.limits.max_body:
+                if (dropped := self._dropped + len(data)) > self.server.limits.max_body:
                     self.transport.abort()
+                self._dropped = dropped
             return
         reader = self.reader
         reader.feed(data)
@@ -103,8 +102,7 @@ class Connection(asyncio.Protocol):
             self._rest("closing")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.state = "closed"
-        self.deadline = NEVER
+        self.state, self.deadline = "closed", NEVER
         self._lost()
         self.server.left(self)
 
@@ -243,8 +241,7 @@ class Connection(asyncio.Protocol):
         server = self.server
         server.in_flight -= 1
         self._release()
-        if self._held:
-            self._uncount()
+        self._uncount()
         if not self.keep or server.draining:
             self._linger() if self.reader.waiting or self.state == "last" else self._close()
             return
@@ -365,17 +362,20 @@ class Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Compare the clocks; `now` is when the next sweep will be, so nothing is closed later than promised."""
         server, limits = self.server, self.server.limits
-        if self.stall < NEVER:
-            if not self.paused and not (self.transport.get_write_buffer_size() or kernel.unacked(self.transport)):
-                self.stall = NEVER
-            elif self.state in PATIENCE:
+        if self.stall < NEVER:  # answer bytes may wait; behind TLS a moment's emptiness of the kernel does not tell
+            taken, resting = kernel.taken(self.transport), self.state in PATIENCE
+            empty = not (self.paused or self.transport.get_write_buffer_size() or kernel.unacked(self.transport))
+            if resting and not empty:
                 self.deadline = server.now + getattr(limits, PATIENCE[self.state])
-            if self.stall < now:
-                taken = kernel.taken(self.transport)
+            if empty and taken == self._taken:
+                self.stall = NEVER  # twice empty, and nothing moved in between
+            elif empty or self.stall < now:
                 if taken <= self._taken:
                     self.transport.abort()
                     return
                 self.stall, self._taken = server.now + limits.write_stall, taken
+            if resting and self.stall < NEVER:
+                return
         if self.state == "body":
             lasted = now - self._since
             if lasted > limits.body_grace and self.reader.received < limits.body_min_rate * lasted:
