@@ -89,7 +89,7 @@ class Limits:
     body_time: float = 60.0
     body_rate: int = 1024
     body: int = 16_777_216
-    body_budget: int = 67_108_864
+    body_budget: int = 268_435_456
     memory: int = 0
     connections: int = 0
     in_flight: int = 0

@@ -30,7 +30,7 @@ class Limits:
     max_trailer: int = 8192            # all trailers of a chunked body, dropped anyway (431)
     max_connections: int = 0           # 0: 45 % of RLIMIT_NOFILE minus the reserve
     max_in_flight: int = 0             # requests being answered over all connections; 0: no cap (503)
-    body_budget: int = 64 * 1024 * 1024  # of requests not answered to their end, all connections, bodies > 16 KiB (503)
+    body_budget: int = 256 * 1024 * 1024  # of requests not answered to their end, all connections, bodies > 16 KiB (503)
     high_water: int = 65536            # unsent answer bytes above which `Reply.writable` is False
     low_water: int = 16384             # ... and below which `on_writable` is called
     read_ahead: int = 65536            # pipelined bytes kept while a request is in progress, then reading pauses (and see
