@@ -88,12 +88,13 @@ def decide(verdicts: Iterable[Verdict], policies: PolicySet, errors: Iterable[Gu
 
     A failed guard means *error* unless every active policy says `on-guard-error: open`.
     """
-    hit: dict[str, list[Span]] = {}
+    hit: dict[str, list[Span] | None] = {}      # None: something is there that no cutting out removes
     for verdict in verdicts:
         for finding in verdict.findings:
             policy = policies.owner.get(finding.rule)
             if policy is not None and finding.score >= policy.threshold:
-                hit.setdefault(finding.rule, []).extend(finding.spans)
+                known = hit.get(finding.rule, [])
+                hit[finding.rule] = None if known is None or not finding.spans else [*known, *finding.spans]
     failed = tuple(sorted({e.code for e in errors}))
     if not hit and not failed:
         return ALLOW
@@ -104,8 +105,8 @@ def decide(verdicts: Iterable[Verdict], policies: PolicySet, errors: Iterable[Gu
         policy = policies.owner[rule]
         does: Outcome = "flag" if policy.release == "watch" else policy.action
         if does == "redact":
-            spans += hit[rule]
-            if not hit[rule]:       # nothing to cut out: the whole must not pass
+            spans += hit[rule] or ()
+            if not hit[rule]:       # the whole must not pass
                 does = "block"
         if RANK[does] > RANK[action]:
             action, message = does, policy.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firewall.errors import GuardDown
@@ -27,6 +27,7 @@ def test_order_free(found, failed, random):
     assert decide(found, SET, failed) == first
 
 
+@example([Verdict("g", (Finding("r/1", 1.0),))], [], [Verdict("g", (Finding("r/1", 1.0, (Span("c", 0, 3),)),))])
 @given(verdicts, errors, verdicts)
 def test_more_evidence_never_weakens(found, failed, more):
     """Monotone: another verdict can only make the decision as severe or more."""
