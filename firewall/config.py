@@ -230,11 +230,10 @@ def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> tupl
         if name == "upstream":
             families = {k: v for k, v in table.items() if isinstance(v, dict)}
             table = {k: v for k, v in table.items() if k not in families}
-        part = _section(SECTIONS[name](), table, name, text, where, wrong)
-        config = replace(config, **{name: part})
-        if name == "upstream":
             wrong += [f"{where}:{_line(text, '', f'upstream.{k}')}: unknown dialect family {k!r}{_near(k, FAMILIES)}"
                       for k in sorted(set(families) - set(FAMILIES))]
+        part = _section(SECTIONS[name](), table, name, text, where, wrong)
+        config = replace(config, **{name: part})
     return config, families
 
 

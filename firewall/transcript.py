@@ -55,6 +55,13 @@ class Transcript:
         self._join()
         return Runs(self._sealed, last, self._joined)
 
+    def words(self, channel: str) -> str:
+        """A channel's words so far."""
+        said = self.said()
+        if isinstance(said, Runs):
+            return said.channels.get(channel, "")
+        return "".join([run.text for run in said if run.channel == channel])
+
     def mark(self, channel: str, offset: int) -> int:
         """Characters of the whole answer that came before character `offset` of `channel`.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import importlib.util
@@ -33,6 +32,7 @@ from pathlib import Path
 import aiohttp
 
 from firewall.errors import Mistakes
+from firewall.process import die_with_parent
 
 CAUSES = (
     (r"No module named '?vllm", "vLLM is not installed here: pip install 'llm-firewall[gpu]', or set guard.kind to"
@@ -183,7 +183,7 @@ class Child:
         shutil.copyfile(Path(__file__).with_name("fastlane.py"), self._private() / "fastlane.py")
         self.process = await asyncio.create_subprocess_exec(
             *self.command(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
+            stderr=asyncio.subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=die_with_parent)
         self._reader = asyncio.create_task(self._read(self.process))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -243,9 +243,3 @@ class Child:
         if state.st_uid != os.getuid() or state.st_mode & 0o077:
             raise Mistakes([f"{self.folder}: must belong to this user alone (mode 0700); remove it or set TMPDIR"])
         return self.folder
-
-
-def _die_with_parent() -> None:
-    """Linux: the child gets SIGTERM when we are gone, however we went."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

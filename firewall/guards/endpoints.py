@@ -59,7 +59,7 @@ class Endpoint:
                 "http://engine" if unix else self.url + "/",
                 connector=aiohttp.UnixConnector(self.url[5:], limit=0) if unix else aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=deadline, sock_connect=2),
+                timeout=_within(deadline),
                 headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}))
         return self.session
 
@@ -80,7 +80,7 @@ class Endpoints:
             raise Mistakes(["guard.kind: remote needs an address, e.g. remote:http://127.0.0.1:8000"])
         self.endpoints = [Endpoint(u) for u in urls]
         self.model, self.context, self.deadline, self.extended = model, context, deadline, extended
-        self._timeout = aiohttp.ClientTimeout(total=deadline, sock_connect=2)
+        self._timeout = _within(deadline)
         self.priority, self.lane, self._key, self._problem = priority, lane, key, "not connected yet"
 
     async def start(self) -> None:
@@ -188,7 +188,7 @@ class Endpoints:
         try:
             async with endpoint.open(self.deadline, self._key).request(
                     method, path, data=None if body is None else orjson.dumps(body), allow_redirects=False,
-                    timeout=self._timeout if deadline is None else aiohttp.ClientTimeout(total=deadline)) as response:
+                    timeout=self._timeout if deadline is None else _within(deadline)) as response:
                 data = bytearray()
                 async for part in response.content.iter_any():
                     data += part
@@ -207,6 +207,10 @@ class Endpoints:
             if response.status == 200:
                 raise GuardDown("guard_bad_answer", f"{endpoint.shown}: the answer is not JSON") from None
             return response.status, None
+
+
+def _within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=2)
 
 
 def _good(answer: tuple[int, Any]) -> Any:

@@ -35,7 +35,7 @@ def application(house: House) -> web.Application:
         return web.Response(status=503 if why else 200, body=orjson.dumps(body), content_type="application/json")
 
     async def prometheus(_: web.Request) -> web.Response:
-        metrics.state(not house.ready(), bool(house.source.stale), house.source.reloads)
+        house.gauge()
         return web.Response(body=metrics.page(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
     app = web.Application()

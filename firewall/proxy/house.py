@@ -16,7 +16,7 @@ from firewall.exchange import Exchange
 from firewall.gate import Release
 from firewall.guards.guard import Guard
 from firewall.policy import PolicySet
-from firewall.proxy import headers
+from firewall.proxy import headers, metrics
 from firewall.proxy.http1.client import Origin, Pool, UpstreamLimits
 from firewall.proxy.records import Records
 from firewall.proxy.relay import Pace
@@ -81,6 +81,10 @@ class House:
     def ready(self) -> str:
         """Empty when traffic can be served, else why not."""
         return self.draining or self.guard.ready() or (f"records: {self.records.broken}" if self.records.broken else "")
+
+    def gauge(self) -> None:
+        """Sets this worker's gauges: each says it for itself, for another one may answer the scrape."""
+        metrics.state(not self.ready(), bool(self.source.stale), self.source.reloads)
 
     async def judge(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
         """One question on the request side."""

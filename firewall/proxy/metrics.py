@@ -66,7 +66,7 @@ def settle(exchange: Exchange) -> None:
 
 
 def state(ready: bool, stale: bool, reloads: Mapping[str, int]) -> None:
-    """How this worker stands: each says it for itself, for another one may answer the scrape."""
+    """How this worker stands."""
     READY.set(ready)
     STALE.set(stale)
     for result, count in reloads.items():

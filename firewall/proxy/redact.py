@@ -79,8 +79,7 @@ class Redaction:
         source = span.channel.removesuffix("/decoded")
         if source == span.channel:
             return [span]
-        said = self.transcript.said()
-        hiding, shown = ("".join([run.text for run in said if run.channel == name]) for name in (source, span.channel))
+        hiding, shown = self.transcript.words(source), self.transcript.words(span.channel)
         found = origins(hiding, shown, [(span.start, span.end)])
         return [span] if not found else [Span(source, start, end) for start, end in found]
 

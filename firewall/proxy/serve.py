@@ -104,7 +104,7 @@ class Firewall:
         alone shall say how the firewall stands."""
         s = self.config.server
         self.house.draining = "draining"
-        metrics.state(False, False, {})
+        self.house.gauge()
         if replaced and self.admin_listener is not None:
             self.admin_listener.close()
         await asyncio.sleep(s.drain_wait if wait is None else wait)
@@ -152,7 +152,7 @@ class Firewall:
             seen[at] = max(0.0, time.perf_counter() - began - 0.25)
             at = (at + 1) % len(seen)
             metrics.LAG.set(max(seen))
-            metrics.state(not self.house.ready(), bool(self.house.source.stale), self.house.source.reloads)
+            self.house.gauge()
             self.pressure.look()
 
 

@@ -9,8 +9,6 @@ takes its workers along.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -25,6 +23,7 @@ from multiprocessing.process import BaseProcess
 
 from firewall.config import Config, address
 from firewall.errors import FirewallError, Mistakes
+from firewall.process import die_with_parent
 
 FORK = multiprocessing.get_context("fork")
 
@@ -143,7 +142,9 @@ class Supervisor:
         for name in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(name, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)        # a terminal's Ctrl-C reaches all: the parent tells us
-        _die_with(self.pid)
+        die_with_parent()
+        if os.getppid() != self.pid:                        # it went before we asked
+            sys.exit(1)
         sys.exit(serve_one(self.config, number, self.sockets[number], self.salt, ready))
 
     def _stop(self, *_: object) -> None:
@@ -170,14 +171,6 @@ class Supervisor:
 
     def _roll(self, *_: object) -> None:
         self.rolling = True
-
-
-def _die_with(parent: int) -> None:
-    """Linux: the kernel sends SIGTERM when the parent is gone, however it went."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 def _listener(host: str, port: int, shared: bool = True) -> socket.socket:

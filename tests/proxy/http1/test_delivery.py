@@ -42,29 +42,31 @@ def read_steadily(port: int, raw: bytes, seconds: float, context: ssl.SSLContext
     return got
 
 
-def context(papers: Papers, secure: bool) -> dict:
-    return {"ssl": tls.server(papers.cert, papers.key)} if secure else {}
-
-
-@pytest.mark.skipif(OPENSSL is None, reason="needs the openssl binary")
-@pytest.mark.parametrize("secure", [False, True])
-@pytest.mark.parametrize("raw", [CLOSE, POST, CLOSE + b"more"], ids=["close", "keep-alive", "input waits"])
-async def test_a_steady_reader_gets_its_whole_answer(house, papers: Papers, raw: bytes, secure: bool) -> None:
-    """Longer than the stall, the idle time and the linger together; the answer is written in one go."""
-    h = await house(limits=SHORT, **context(papers, secure))
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+async def large(request: pytest.FixtureRequest, house, papers: Papers) -> tuple:
+    """A server whose every answer is large, and the client's TLS context."""
+    if OPENSSL is None:
+        pytest.skip("needs the openssl binary")
+    h = await house(limits=SHORT, **({"ssl": tls.server(papers.cert, papers.key)} if request.param else {}))
     h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * SIZE)
-    client = tls.client(ca=papers.ca) if secure else None
-    assert await asyncio.to_thread(read_steadily, h.server.port, raw, 2.5, client) > SIZE
+    return h, tls.client(ca=papers.ca) if request.param else None
+
+
+every_state = pytest.mark.parametrize("raw", [CLOSE, POST, CLOSE + b"more"], ids=["close", "keep-alive", "input waits"])
+
+
+@every_state
+async def test_a_steady_reader_gets_its_whole_answer(large: tuple, raw: bytes) -> None:
+    """Longer than the stall, the idle time and the linger together; the answer is written in one go."""
+    h, context = large
+    assert await asyncio.to_thread(read_steadily, h.server.port, raw, 2.5, context) > SIZE
     await until(lambda: h.server.connections == 0)
 
 
-@pytest.mark.skipif(OPENSSL is None, reason="needs the openssl binary")
-@pytest.mark.parametrize("secure", [False, True])
-@pytest.mark.parametrize("raw", [CLOSE, POST, CLOSE + b"more"], ids=["close", "keep-alive", "input waits"])
-async def test_a_reader_that_stops_is_gone(house, papers: Papers, raw: bytes, secure: bool) -> None:
-    h = await house(limits=SHORT, **context(papers, secure))
-    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * SIZE)
-    client = await asyncio.to_thread(connect, h.server.port, tls.client(ca=papers.ca) if secure else None)
+@every_state
+async def test_a_reader_that_stops_is_gone(large: tuple, raw: bytes) -> None:
+    h, context = large
+    client = await asyncio.to_thread(connect, h.server.port, context)
     client.sendall(raw)
     await until(lambda: h.server.connections == 1)
     start = time.perf_counter()
