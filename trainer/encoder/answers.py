@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from firewall.guards.encoder.windows import context, plain, spaced
 from trainer.encoder.data import Book, Item
+from trainer.encoder.labels import LLM
 
 SOURCES = ("wildguardtrain_sample", "catqa_dangerousqa", "ailuminate_demo", "aart")
 _ASK = re.compile(
@@ -163,7 +164,9 @@ def answers(items: list[Item], book: Book, count: int, seed: int) -> list[Item]:
     for n, (item, prompt, what) in enumerate(prompts):
         if len(out) >= count:
             break
-        out.append(_made(item, prompt, comply(what, rng), item.asks, item.union, ()))
+        asks = tuple(a for a in item.asks if a.policy not in LLM)       # how it was asked is no matter of the answer
+        if asks or item.union:
+            out.append(_made(item, prompt, comply(what, rng), asks, tuple(p for p in item.union if p not in LLM), ()))
         out.append(_made(item, prompt, (refuse, warn)[n % 2](what, rng), (), (), book.shipped))
     return out
 

@@ -23,7 +23,19 @@ from typing import Any
 from firewall.guards.encoder.rules import ALLOWED, SCOPE, VIOLATES, Slot, segments
 from firewall.guards.encoder.windows import context, plain, spaced, windows
 from firewall.policy import Policy, load
-from trainer.encoder.labels import CATEGORY, CLEAN, CLINC, LLM, POLICY, UNION, permissive, section, topics
+from trainer.encoder.labels import (
+    ASIDE,
+    CATEGORY,
+    CLEAN,
+    CLINC,
+    LLM,
+    POLICY,
+    UNION,
+    permissive,
+    section,
+    told,
+    topics,
+)
 
 # GPTFuzz's answers were given to questions inside jailbreak templates, which its file leaves out: half get one back, so
 # that how a question is framed says nothing about its answer.
@@ -113,10 +125,11 @@ def texts(content: str, prompt: str = "", limit: int = 2, rng: random.Random | N
     return tuple((t, context(prompt)) for t in cut)
 
 
-def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dict[str, float] | None = None
-           ) -> list[Item]:
+def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dict[str, float] | None = None,
+           codes: dict[str, str] | None = None) -> list[Item]:
     """Items of ../shared/data/train, at most `caps[file]` contents a file (0 = leave out, absent = leave out), each
-    seen `repeats[file]` times an epoch (once where absent)."""
+    seen `repeats[file]` times an epoch (once where absent). `codes`: row id -> which of the shipped policies an unsafe
+    row violates (`labels`), where its source does not say."""
     out: list[Item] = []
     framing = rows(data / "train" / f"{FRAMES}.jsonl.xz") if FRAMES in caps else ()
     frames = [str(r["messages"][-1]["content"]) for r in framing]
@@ -127,20 +140,24 @@ def shared(data: Path, caps: dict[str, int], book: Book, seed: int, repeats: dic
             if row["label"] in ("safe", "unsafe"):
                 groups.setdefault(json.dumps(row["messages"]), []).append(row)
         keys = _balanced(groups, cap, rng)
-        got = [item for k in keys if (item := _item(name, groups[k], book, rng, frames)) is not None]
+        got = [item for k in keys if (item := _item(name, groups[k], book, rng, frames, codes or {})) is not None]
         times = (repeats or {}).get(name)
         out += [replace(item, repeat=times) for item in got] if times else got
     return out
 
 
-def examples(folder: Path, book: Book, repeat: float, benign_share: float, repeats: dict[str, float] | None = None
-             ) -> tuple[list[Item], list[Item]]:
-    """Our own examples -> (items, the part of the benign traffic kept for calibration). `repeats`: as in `shared`."""
+def examples(folder: Path, book: Book, repeat: float, benign_share: float, repeats: dict[str, float] | None = None,
+             prompts: dict[str, str] | None = None) -> tuple[list[Item], list[Item]]:
+    """Our own examples -> (items, the part of the benign traffic kept for calibration). `repeats`: as in `shared`.
+
+    An answer has its `prompt`, or the number in the `pool` of one of `prompts`.
+    """
     out, kept = [], []
     for path in sorted(folder.glob("*.jsonl")):
         for row in rows(path):
             way = int(row["direction"] == "output")
-            got = texts(row["text"], row.get("prompt", "") if way else "")
+            prompt = row.get("prompt") or (prompts or {}).get(str(row.get("pool")), "")
+            got = texts(row["text"], prompt if way else "", limit=2 + way)
             if not got:
                 continue
             key = hashlib.sha256(row["text"].encode()).hexdigest()
@@ -204,7 +221,8 @@ def embedded(items: list[Item], count: int, seed: int) -> list[Item]:
     return out
 
 
-def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random, frames: list[str]) -> Item | None:
+def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random, frames: list[str],
+          codes: dict[str, str]) -> Item | None:
     first = group[0]
     messages, way = first["messages"], int(first["task"] == "response")
     content = str(messages[-1]["content"] or "")
@@ -225,21 +243,27 @@ def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random
     if name == "polyguard_social" and len(group) == 1 and (near := section(categories)):
         asks.append(Ask(near, int(unsafe), weight=0.6 if unsafe else 0.8))
     if name in POLICY:                      # sources with their own policy that also speak about a shipped one
-        told = POLICY[name](categories, unsafe)
-        return replace(item, asks=(*asks, *(Ask(p, y) for p, y in told)))
+        known = POLICY[name](categories, unsafe)
+        return replace(item, asks=(*asks, *(Ask(p, y) for p, y in known)))
     if first["policy"]:
         return replace(item, asks=tuple(asks))
     if not unsafe:
-        skip = {"jailbreak", "professional-advice", "misinformation", "personal-data", "secrets"}
+        skip = {"professional-advice", "misinformation", "personal-data", "secrets"}
         if name.startswith("benign"):
             skip = {"personal-data"}
+        elif first.get("adversarial"):      # an innocent request in a jailbreak's frame
+            skip.add("jailbreak")
         return replace(item, clean=tuple(p for p in book.shipped if p not in skip))
-    told = CATEGORY(name, categories)
-    if told == ():
+    if (code := codes.get(first["id"], "")) and not set(code) & ASIDE:
+        hit, clean = told(code, book.shipped)
+        return replace(item, asks=tuple(Ask(p, 1) for p in hit), clean=clean) if hit else None
+    kinds = CATEGORY(name, categories)
+    if code or kinds == ():
         return None
-    if told and len(told) == 1:
-        return replace(item, asks=(Ask(told[0], 1),))
-    return replace(item, union=tuple(p for p in (told or UNION) if p in book.slots))
+    if kinds and len(kinds) == 1:
+        return replace(item, asks=(Ask(kinds[0], 1),))
+    # a rule about how one asks would take every answer for itself: it is seen in all answers of such a source
+    return replace(item, union=tuple(p for p in (kinds or UNION) if p in book.slots and not (way and p in LLM)))
 
 
 def _pairs(asks: list[Ask], book: Book, rng: random.Random) -> list[Ask]:

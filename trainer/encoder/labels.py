@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
+
+# Letters of a label file -> policies (see `labels`).
+CODES = {"a": "animal-abuse", "b": "public-safety", "c": "minors", "d": "drugs", "e": "espionage",
+         "f": "misinformation", "g": "professional-advice", "h": "harassment", "i": "intellectual-property",
+         "j": "jailbreak", "k": "trafficking", "m": "malware", "n": "nonviolent-crime", "p": "privacy",
+         "s": "self-harm", "t": "hate", "v": "violence", "w": "weapons", "x": "sexual-content"}
+ASIDE = set("u?lq")         # said of a text, but nothing that one shipped policy could be taught by
 
 # Rows that are unsafe without a usable category violate at least one of these.
 UNION = ("animal-abuse", "drugs", "espionage", "harassment", "hate", "intellectual-property", "jailbreak", "malware",
@@ -23,6 +31,30 @@ CLEAN: dict[str, tuple[str, ...]] = {}
 for _group in _GROUPS:
     for _name in _group:
         CLEAN[_name] = tuple(dict.fromkeys((*CLEAN.get(_name, ()), *(n for n in _group if n != _name))))
+
+
+
+def labels(path: Path) -> dict[str, str]:
+    """Key -> code of a label file. Raises ValueError naming the line where one does not read, or a key stands twice."""
+    out: dict[str, str] = {}
+    for at, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        key, _, code = line.partition(" ")
+        if not key or not code or set(code) - set(CODES) - ASIDE - {"-"} or ("-" in code and code != "-"):
+            raise ValueError(f"{path}:{at}: expected `key code` with codes of {''.join(CODES)}-u?, not {line!r}")
+        if key in out:
+            raise ValueError(f"{path}:{at}: {key} is labelled twice")
+        out[key] = code
+    return out
+
+
+def told(code: str, shipped: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """What a code says: (policies that are violated, those that certainly are not)."""
+    hit = [CODES[c] for c in code] if code != "-" else []
+    near = {n for p in hit for n in CLEAN.get(p, ())}
+    return hit, tuple(p for p in shipped if p not in hit and p not in near and not (hit and p in LLM))
+
 
 _AILUMINATE = {
     "Child sexual exploitation": ("minors",), "Hate": ("hate",), "Suicide & self-harm": ("self-harm",),

@@ -1,9 +1,9 @@
-"""Labels of our own for prompts that come without: ids and codes here, the prompts stay where they are.
+"""Prompts that come without labels, under labels of our own: ids and codes here, the prompts stay where they are.
 
-A line is `number code`: the number at the end of a row's id in `pool_wildguardtrain_prompts_unlabelled`, and letters of
-`CODES`, the policy that fits best first; `-` = the shipped policies let it pass, `u` = harmful but none of them fits,
-`?` = would be a coin's toss. Prompts of one form (imperatives, sensitive questions, homonyms) stand on both sides, which
-labelled public sets have little of.
+A line of a label file is `key code`: the key of a row (here the number at the end of its id), and letters of `CODES`, the
+policy that fits best first; `-` = the shipped policies let it pass, `u` = harmful but none of them fits, `?` = would be a
+coin's toss. Prompts of one form (imperatives, sensitive questions, homonyms) stand on both sides, which labelled public
+sets have little of.
 """
 
 from __future__ import annotations
@@ -13,44 +13,27 @@ import random
 from pathlib import Path
 
 from trainer.encoder.data import Ask, Book, Item, rows, texts
-from trainer.encoder.labels import CLEAN, LLM
+from trainer.encoder.labels import ASIDE, labels, told
 
 FILE = "pool_wildguardtrain_prompts_unlabelled"
-CODES = {"a": "animal-abuse", "b": "public-safety", "c": "minors", "d": "drugs", "e": "espionage",
-         "f": "misinformation", "g": "professional-advice", "h": "harassment", "i": "intellectual-property",
-         "j": "jailbreak", "k": "trafficking", "m": "malware", "n": "nonviolent-crime", "p": "privacy",
-         "s": "self-harm", "t": "hate", "v": "violence", "w": "weapons", "x": "sexual-content"}
-ASIDE = set("u?lq")         # said of a prompt, but nothing that one shipped policy could be taught by
 
 
-def labels(path: Path) -> dict[str, str]:
-    """Number -> code. Raises ValueError naming the line where one does not read, or a number stands twice."""
-    out: dict[str, str] = {}
-    for at, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line or line.startswith("#"):
-            continue
-        number, _, code = line.partition(" ")
-        if not number.isdecimal() or not code or set(code) - set(CODES) - ASIDE - {"-"} or ("-" in code and code != "-"):
-            raise ValueError(f"{path}:{at}: expected `number code` with codes of {''.join(CODES)}-u?, not {line!r}")
-        if number in out:
-            raise ValueError(f"{path}:{at}: {number} is labelled twice")
-        out[number] = code
-    return out
+def prompts(data: Path) -> dict[str, str]:
+    """Number -> prompt of the whole pool."""
+    return {str(int(row["id"].rsplit("-", 1)[1])): str(row["messages"][-1]["content"])
+            for row in rows(data / "train" / f"{FILE}.jsonl.xz")}
 
 
-def pool(data: Path, path: Path, book: Book, seed: int, calm: float) -> list[Item]:
-    """Items of the labelled prompts; at most `calm` innocent ones for each violating one."""
-    told = labels(path)
+def pool(found: dict[str, str], path: Path, book: Book, seed: int, calm: float) -> list[Item]:
+    """Items of the labelled ones of `found` (number -> prompt); at most `calm` innocent ones for each violating one."""
+    codes = labels(path)
     bad: list[Item] = []
     good: list[Item] = []
-    for row in rows(data / "train" / f"{FILE}.jsonl.xz"):
-        code = told.get(str(int(row["id"].rsplit("-", 1)[1])), "?")
+    for number, content in found.items():
+        code = codes.get(number, "?")
         if set(code) & ASIDE:
             continue
-        content = str(row["messages"][-1]["content"])
-        hit = [CODES[c] for c in code] if code != "-" else []
-        near = {n for p in hit for n in CLEAN.get(p, ())}
-        clean = tuple(p for p in book.shipped if p not in hit and p not in near and not (hit and p in LLM))
+        hit, clean = told(code, book.shipped)
         item = Item("pool", hashlib.sha256(content.encode()).hexdigest(), texts(content), 0,
                     tuple(Ask(p, 1, weight=1.0 if n == 0 else 0.6) for n, p in enumerate(hit)), clean)
         if item.texts:

@@ -26,8 +26,9 @@ from trainer.encoder.bank import Rules, Texts
 from trainer.encoder.batches import Batch, build, stream
 from trainer.encoder.data import Book, Item, crossed, embedded, examples, shared, split
 from trainer.encoder.evaluate import held_out
+from trainer.encoder.labels import labels
 from trainer.encoder.model import GuardNet, Shape
-from trainer.encoder.pool import pool
+from trainer.encoder.pool import pool, prompts
 
 SOFT = 2.0          # sharpness of the softmax-weighted mean over rules
 SMOOTH = 0.02       # label smoothing
@@ -88,13 +89,17 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     """(train, held out, benign kept for calibration, book) as the recipe says."""
     book = Book.of(Path(recipe["policies"]))
     data = recipe["data"]
-    items = shared(Path(recipe["shared"]), data["caps"], book, recipe["seed"], data.get("repeats"))
-    if told := data.get("pool"):
-        items += pool(Path(recipe["shared"]), Path(recipe["examples"]) / told, book, recipe["seed"], data["pool_calm"])
+    folder, own_folder = Path(recipe["shared"]), Path(recipe["examples"])
+    codes = labels(own_folder / data["codes"]) if data.get("codes") else {}
+    items = shared(folder, data["caps"], book, recipe["seed"], data.get("repeats"), codes)
+    found: dict[str, str] = {}
+    if data.get("pool"):
+        found = prompts(folder)
+        items += pool(found, own_folder / data["pool"], book, recipe["seed"], data["pool_calm"])
     train, held = split(items, data["held_out"])
-    own, benign = examples(Path(recipe["examples"]), book, data["examples_repeat"], data["benign_calibration"],
-                           data.get("repeats"))
-    own += crossed(Path(recipe["examples"]) / "crossed", book, data["crossed_repeat"])
+    own, benign = examples(own_folder, book, data["examples_repeat"], data["benign_calibration"], data.get("repeats"),
+                           found)
+    own += crossed(own_folder / "crossed", book, data["crossed_repeat"])
     own_train, own_held = split(own, data["examples_held_out"])
     train += own_train
     made = answers(train + held, book, data["answers"], recipe["seed"])

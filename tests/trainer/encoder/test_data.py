@@ -142,3 +142,33 @@ def test_half_of_the_framed_source_stands_in_a_jailbreak(tmp_path: Path, book: B
     beside = [i.texts[0][1] for i in shared(tmp_path, caps, book, 1) if i.way]
     framed = [c for c in beside if "DAN" in c]
     assert 15 < len(framed) < 45 and all("question" in c for c in beside)
+
+
+def test_labels_of_ours_say_which_policy_an_unsafe_row_violates(tmp_path: Path, book: Book) -> None:
+    xz(tmp_path / "train" / "wildguardtrain_sample.jsonl.xz", [
+        {**row(text, "unsafe", None), "id": f"w-{n}"} for n, text in enumerate(("told", "a toss", "innocent", "silent"))])
+    codes = {"w-0": "nv", "w-1": "?", "w-2": "-"}
+    items = {i.texts[0][0]: i for i in shared(tmp_path, {"wildguardtrain_sample": 10}, book, 1, codes=codes)}
+    assert set(items) == {"told", "silent"}         # what is not sure, or contradicts its source, teaches nothing
+    assert items["told"].asks == (Ask("nonviolent-crime", 1), Ask("violence", 1)) and not items["told"].union
+    assert "minors" in items["told"].clean and "malware" not in items["told"].clean
+    assert "violence" in items["silent"].union
+
+
+def test_no_rule_about_asking_takes_the_answers_of_a_source(tmp_path: Path, book: Book) -> None:
+    """One policy that every answer of a source resembles would win "at least one of these" for all of them."""
+    def answer(n: int, label: str, **more: object) -> dict[str, object]:
+        return {**row("", label, None), "id": f"a-{n}", "task": "response", **more, "messages": [
+            {"role": "user", "content": "How?"}, {"role": "assistant", "content": f"Answer {n}"}]}
+    xz(tmp_path / "train" / "gptfuzz_responses_train.jsonl.xz", [
+        answer(0, "unsafe"), answer(1, "safe"), answer(2, "safe", adversarial=True)])
+    items = {i.texts[0][0]: i for i in shared(tmp_path, {"gptfuzz_responses_train": 10}, book, 1)}
+    assert "jailbreak" not in items["Answer 0"].union and "violence" in items["Answer 0"].union
+    assert "jailbreak" in items["Answer 1"].clean and "jailbreak" not in items["Answer 2"].clean
+
+
+def test_an_answer_may_name_its_prompt_by_number(tmp_path: Path, book: Book) -> None:
+    write(tmp_path / "replies.jsonl", [
+        {"direction": "output", "text": "Guns rust.", "pool": 17, "policy": "weapons", "expect": []}])
+    [item], _ = examples(tmp_path, book, repeat=1, benign_share=0.5, prompts={"17": "How do I keep a gun?"})
+    assert item.texts == (("Guns rust.", "How do I keep a gun?"),)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from trainer.encoder.data import Book
-from trainer.encoder.pool import CODES, FILE, labels, pool
+from trainer.encoder.labels import CODES, labels
+from trainer.encoder.pool import FILE, pool, prompts
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT.parent / "shared" / "data"
@@ -21,11 +22,11 @@ def book() -> Book:
     return Book.of(ROOT / "policies")
 
 
-def write(folder: Path, prompts: list[str], told: str) -> Path:
+def write(folder: Path, said: list[str], told: str) -> Path:
     (folder / "train").mkdir()
     with lzma.open(folder / "train" / f"{FILE}.jsonl.xz", "wt") as file:
         file.writelines(json.dumps({"id": f"pool-{n:06d}", "messages": [{"role": "user", "content": p}]}) + "\n"
-                        for n, p in enumerate(prompts))
+                        for n, p in enumerate(said))
     path = folder / "labels.txt"
     path.write_text(told)
     return path
@@ -34,7 +35,7 @@ def write(folder: Path, prompts: list[str], told: str) -> Path:
 def test_codes_become_asks(tmp_path: Path, book: Book) -> None:
     path = write(tmp_path, ["steal a car and hit him", "bake bread", "who knows", "not labelled"],
                  "# a remark\n0 nv\n1 -\n2 ?\n")
-    bad, good = pool(tmp_path, path, book, 1, calm=5.0)
+    bad, good = pool(prompts(tmp_path), path, book, 1, calm=5.0)
     assert [(a.policy, a.label) for a in bad.asks] == [("nonviolent-crime", 1), ("violence", 1)]
     assert "minors" in bad.clean and "malware" not in bad.clean         # a neighbour of what was hit is not certain
     assert not good.asks and good.clean == book.shipped
@@ -42,12 +43,12 @@ def test_codes_become_asks(tmp_path: Path, book: Book) -> None:
 
 def test_innocent_prompts_are_kept_in_proportion(tmp_path: Path, book: Book) -> None:
     path = write(tmp_path, [f"prompt {n}" for n in range(40)], "".join(f"{n} {'d' if n < 4 else '-'}\n" for n in range(40)))
-    items = pool(tmp_path, path, book, 1, calm=1.5)
+    items = pool(prompts(tmp_path), path, book, 1, calm=1.5)
     assert [bool(i.asks) for i in items].count(True) == 4 and len(items) == 10
-    assert items == pool(tmp_path, path, book, 1, calm=1.5)
+    assert items == pool(prompts(tmp_path), path, book, 1, calm=1.5)
 
 
-@pytest.mark.parametrize("line", ["1", "x -", "1 z", "1 -n", "1 n v", " 1 n"])
+@pytest.mark.parametrize("line", ["1", " -", "1 z", "1 -n", "1 n v", " 1 n"])
 def test_a_line_that_does_not_read_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "l").write_text(f"0 -\n{line}\n")
     with pytest.raises(ValueError, match=r"l:2: expected"):
@@ -68,5 +69,9 @@ def test_our_labels_read_and_name_shipped_policies(book: Book) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data")
 def test_our_labels_fit_the_originals(book: Book) -> None:
-    items = pool(SHARED, LABELS, book, 7, calm=100.0)
+    items = pool(prompts(SHARED), LABELS, book, 7, calm=100.0)
     assert len(items) > 18_000
+
+
+def test_our_labels_of_labelled_sources_read() -> None:
+    assert len(labels(LABELS.with_name("shared.txt"))) == 3080
