@@ -7,7 +7,8 @@ is judged too. Keys outside the protocol's vocabulary are words somebody chose: 
 text: judged as the characters they are.
 
 Iterative: depth costs no stack. Paths name places with dots, `messages.0.content`; a key that is a word is named by its
-position, `metadata.~0`, so that a path never repeats input. `path#key` is the key itself, `path#ints` a list of
+digest, `metadata.~9f2c51d0a7be`, so that a path never repeats input and a field has one name in every event of a stream,
+wherever it stands. `path#key` is the key itself, `path#ints` a list of
 integers read as text, `path#decoded` what escapes or base64 inside the leaf stand for.
 """
 
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
@@ -127,12 +130,12 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
             under: Tree = node if type(node) is dict else {}
             step = path + "." if path else ""
             fresh: list[tuple[Any, Any, str, Any, Any]] = []
-            for place, (name, inner) in enumerate(value.items()):
+            for name, inner in value.items():
                 inside = SPOKEN if node == SPOKEN or (name in ARGUMENTS and type(inner) is dict) else under.get(name)
                 if name in KEYS:
                     fresh.append((inner, inside, step + name, value, name))
                     continue
-                where = f"{step}~{place}"
+                where = step + stamp(name)
                 if not (name.isascii() and name.isdigit() and len(name) < 12):
                     fresh.append((_Key(name), None, where + "#key", value, name))
                 fresh.append((inner, inside, where, value, name))
@@ -154,6 +157,16 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
             if value.name:
                 out.append(Leaf(path, value.name, holder, key))
     return out
+
+
+def stamp(name: str) -> str:
+    """What a path calls a key that is no protocol word."""
+    return _stamp(name) if len(name) <= 64 else _stamp.__wrapped__(name)
+
+
+@lru_cache(4096)        # the properties of a tool come with every request
+def _stamp(name: str) -> str:
+    return "~" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 class _Key:
@@ -303,7 +316,7 @@ def resolve(document: Any, path: str) -> tuple[Any, Any]:
         if type(node) is list:
             key = int(step)
         elif step.startswith("~"):
-            key = list(node)[int(step[1:])]
+            key = next(name for name in node if stamp(name) == step)
         else:
             key = step
         node = node[key]

@@ -90,7 +90,6 @@ class Choices:
         self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
         self._owners: dict[str, str] = {}                   # channel -> the field that has it
         self._repeats = Repeats()
-        self._names: dict[tuple[str, str], int] = {}        # unknown keys, by where they stand
         self._shown: dict[str, str] = {}                    # snapshot channel -> its words
         self._passed: dict[str, str] = {}                   # inert fields of the stream and their values
 
@@ -186,9 +185,6 @@ class Choices:
             if shaped or (not value and key in KEYS):
                 return []       # the common case, without a walk; opaque shapes do not stand in answers
         found = generic({key: value}, place, path, None, None, self.opaque)
-        if key not in KEYS:         # every unknown key has its own channel
-            number = self._names.setdefault((path, key), len(self._names))
-            found = [leaf._replace(path=leaf.path.replace("~0", f"~{number}", 1)) for leaf in found]
         if type(value) is str:      # the walk saw a copy of the container
             found = [leaf if "#" in leaf.path else leaf._replace(holder=holder, key=key) for leaf in found]
         return found

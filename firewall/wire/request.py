@@ -11,7 +11,7 @@ from typing import Any
 
 from firewall.case import Message
 from firewall.errors import FirewallError
-from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves
+from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves, stamp
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import malformed, refused
 
@@ -58,11 +58,11 @@ class Words:
 
     def rest(self, document: dict[str, Any], known: frozenset[str], tree: Any) -> None:
         """Every other field: lists of definitions by item, all else as one message under its own name."""
-        for place, (name, value) in enumerate(document.items()):
+        for name, value in document.items():
             if name in known or (type(value) in SCALARS and name in KEYS):
                 continue
             node = tree.get(name)
-            where = name if name in KEYS else f"~{place}"
+            where = name if name in KEYS else stamp(name)
             if where[0] == "~":
                 self.messages.append(Message("request", name, where + "#key"))
             role = "metadata" if where in ABOUT else where if where[0] != "~" else "request"

@@ -259,3 +259,26 @@ def test_same_channels_streamed_or_not() -> None:
         ),
     )
     assert [p for f in frames for p in f.pieces] == [p for f in streamed for p in f.pieces]
+
+
+@pytest.mark.parametrize(
+    ("wire", "around"),
+    [
+        ("openai-chat", lambda new: {"choices": [{"index": 0, "delta": new}]}),
+        ("openai-completions", lambda new: {"choices": [{"index": 0, "text": "", **new}]}),
+        ("anthropic-messages", lambda new: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "", **new}}),
+        ("gemini", lambda new: {"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": "", **new}]}}]}),
+        ("ollama-chat", lambda new: {"message": {"role": "assistant", "content": "", **new}, "done": False}),
+    ],
+)
+def test_an_unknown_field_has_one_channel_wherever_it_stands(wire: str, around: Any) -> None:
+    """Words cut over events belong together, whatever stands beside them and in whatever order."""
+    reader = listen(wire)
+    said: dict[str, str] = {}
+    first = {"brand": "how to ho", "newer": {"deep": "I will ki", "other": "x"}}
+    second = {"newer": {"other": "y", "deep": "ll you"}, "extra": "-", "brand": "twire"}
+    for new in (first, second):
+        for frame in reader.feed(events(around(new))):
+            for piece in frame.pieces:
+                said[piece.channel] = said.get(piece.channel, "") + piece.text
+    assert {"how to hotwire", "I will kill you", "xy", "-"} <= set(said.values()), said

@@ -26,11 +26,11 @@ from firewall.policy import Policy, load
 from trainer.encoder.labels import (
     ASIDE,
     CATEGORY,
-    CLEAN,
     CLINC,
     LLM,
     POLICY,
     UNION,
+    certain,
     permissive,
     section,
     told,
@@ -167,10 +167,8 @@ def examples(folder: Path, book: Book, repeat: float, benign_share: float, repea
                     if p in book.slots]
             if policy in book.slots and policy not in hit:
                 asks.append(Ask(policy, 0, weight=1.5))
-            near = {n for p in (hit or ()) for n in CLEAN.get(p, ())}
             # what attacks the model may ask for anything at all: it says nothing about the other policies
-            clean = () if hit & set(LLM) else tuple(p for p in book.shipped if p not in hit and p not in near
-                                                    and p != policy and (not hit or p not in LLM))
+            clean = () if hit & set(LLM) else tuple(p for p in certain(hit, book.shipped, way) if p != policy)
             item = Item(f"own/{path.stem}", key, got, way, tuple(asks), clean,
                         repeat=(repeats or {}).get(path.stem, repeat))
             if path.stem.startswith("benign") and int(key[8:16], 16) / 0xFFFFFFFF < benign_share:
@@ -255,7 +253,7 @@ def _item(name: str, group: list[dict[str, Any]], book: Book, rng: random.Random
             skip.add("jailbreak")
         return replace(item, clean=tuple(p for p in book.shipped if p not in skip))
     if (code := codes.get(first["id"], "")) and not set(code) & ASIDE:
-        hit, clean = told(code, book.shipped)
+        hit, clean = told(code, book.shipped, way)
         return replace(item, asks=tuple(Ask(p, 1) for p in hit), clean=clean) if hit else None
     kinds = CATEGORY(name, categories)
     if code or kinds == ():

@@ -18,6 +18,8 @@ UNION = ("animal-abuse", "drugs", "espionage", "harassment", "hate", "intellectu
          "minors", "misinformation", "nonviolent-crime", "privacy", "public-safety", "self-harm", "sexual-content",
          "trafficking", "violence", "weapons")
 LLM = ("prompt-injection", "jailbreak", "system-prompt-leakage", "secrets", "personal-data")
+# About how one asks: what an answer says is not theirs unless a label says so.
+ASKING = ("prompt-injection", "jailbreak")
 # Policy -> neighbours that a violating text may violate too: they are not used as certain negatives.
 _CRIME = ("nonviolent-crime", "drugs", "malware", "trafficking", "espionage", "privacy", "public-safety")
 _FORCE = ("violence", "weapons", "public-safety", "trafficking", "animal-abuse", "self-harm")
@@ -49,11 +51,17 @@ def labels(path: Path) -> dict[str, str]:
     return out
 
 
-def told(code: str, shipped: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
-    """What a code says: (policies that are violated, those that certainly are not)."""
+def told(code: str, shipped: tuple[str, ...], way: int = 0) -> tuple[list[str], tuple[str, ...]]:
+    """What a code says of a prompt (`way` 0) or an answer: (policies that are violated, those that certainly are not)."""
     hit = [CODES[c] for c in code] if code != "-" else []
+    return hit, certain(set(hit), shipped, way)
+
+
+def certain(hit: set[str], shipped: tuple[str, ...], way: int) -> tuple[str, ...]:
+    """Policies that a text which violates those of `hit` (and no other that anybody saw) certainly does not violate."""
     near = {n for p in hit for n in CLEAN.get(p, ())}
-    return hit, tuple(p for p in shipped if p not in hit and p not in near and not (hit and p in LLM))
+    return tuple(p for p in shipped
+                 if p not in hit and p not in near and (not hit or p not in LLM or (way and p in ASKING)))
 
 
 _AILUMINATE = {

@@ -172,3 +172,14 @@ def test_an_answer_may_name_its_prompt_by_number(tmp_path: Path, book: Book) -> 
         {"direction": "output", "text": "Guns rust.", "pool": 17, "policy": "weapons", "expect": []}])
     [item], _ = examples(tmp_path, book, repeat=1, benign_share=0.5, prompts={"17": "How do I keep a gun?"})
     assert item.texts == (("Guns rust.", "How do I keep a gun?"),)
+
+
+def test_what_an_answer_says_is_no_jailbreak_unless_a_label_says_so(tmp_path: Path, book: Book) -> None:
+    write(tmp_path / "replies.jsonl", [
+        {"direction": "output", "text": "Cut the lock at night.", "policy": "nonviolent-crime",
+         "expect": ["nonviolent-crime/1"]},
+        {"direction": "input", "text": "How do I cut the lock?", "policy": "nonviolent-crime",
+         "expect": ["nonviolent-crime/1"]}])
+    (answer, prompt), _ = examples(tmp_path, book, repeat=1, benign_share=0.5)
+    assert "jailbreak" in answer.clean and "jailbreak" not in prompt.clean
+    assert "secrets" not in answer.clean
