@@ -28,6 +28,7 @@ import orjson
 
 from firewall.case import Case
 from firewall.errors import GuardDown, Mistakes
+from firewall.guards.said import said
 from firewall.verdict import Finding, Verdict
 
 LARGEST = 1 << 20           # bytes of an answer that are read
@@ -126,12 +127,12 @@ def question(case: Case) -> bytes:
 def answer(body: bytes, case: Case) -> tuple[float, list[str], str]:
     """(score, violated rules, reason). Raises `GuardDown("guard_bad_answer")` for anything else."""
     try:
-        said: Any = orjson.loads(body) if len(body) <= LARGEST else None
-    except orjson.JSONDecodeError:
-        raise GuardDown("guard_bad_answer", "webhook: the answer is not JSON") from None
-    if not isinstance(said, dict):
+        heard: Any = said(body) if len(body) <= LARGEST else None
+    except ValueError:
+        raise GuardDown("guard_bad_answer", "webhook: the answer is not JSON with every key once") from None
+    if not isinstance(heard, dict):
         raise GuardDown("guard_bad_answer", "webhook: the answer is not one JSON object of at most 1 MiB")
-    score, violated, reason = said.get("score"), said.get("violated"), said.get("reason", "")
+    score, violated, reason = heard.get("score"), heard.get("violated"), heard.get("reason", "")
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
         raise GuardDown("guard_bad_answer", "webhook: score is not a number in [0, 1]")
     if not isinstance(violated, list) or not isinstance(reason, str):

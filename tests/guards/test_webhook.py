@@ -64,6 +64,7 @@ BAD = [
     b"", b"safe", b"[]", b"{}", {"verdict": "allow"}, {"score": 1.5, "violated": []}, {"score": "0", "violated": []},
     {"score": True, "violated": []}, {"score": 0, "violated": "none"}, {"score": 0, "violated": [1]},
     {"score": 0.9, "violated": ["other/1"]}, {"score": 0, "violated": None}, {"score": 0, "violated": [], "reason": 3},
+    b'{"score": 0.9, "violated": ["weapons/1"], "score": 0.1}', b'[' * 900 + b']' * 900,
     b'{"score": NaN, "violated": []}', b"x" * 2_000_000, 307, 404, 201,
 ]
 

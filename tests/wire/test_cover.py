@@ -266,7 +266,10 @@ def test_same_channels_streamed_or_not() -> None:
     [
         ("openai-chat", lambda new: {"choices": [{"index": 0, "delta": new}]}),
         ("openai-completions", lambda new: {"choices": [{"index": 0, "text": "", **new}]}),
-        ("anthropic-messages", lambda new: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "", **new}}),
+        (
+            "anthropic-messages",
+            lambda new: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "", **new}},
+        ),
         ("gemini", lambda new: {"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": "", **new}]}}]}),
         ("ollama-chat", lambda new: {"message": {"role": "assistant", "content": "", **new}, "done": False}),
     ],

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import json
 
-import orjson
-
 from firewall.case import Case
 from firewall.guards.dialects.dialect import Belief, Question, answer, plain, request
 from firewall.guards.engine import Reply
+from firewall.guards.said import said
 from firewall.policy import Direction, Policy
 from firewall.verdict import Depth, Unreadable
 
@@ -59,15 +58,15 @@ class GptOssSafeguard:
 
     def read(self, question: Question, reply: Reply, case: Case) -> Belief:
         try:
-            said = orjson.loads(reply.text)
-        except orjson.JSONDecodeError:
+            heard = said(reply.text)
+        except ValueError:
             raise Unreadable("the answer is not one JSON object") from None
         ids = {r.id for p in question.policies for r in p.rules}
-        if not isinstance(said, dict) or said.get("violation") not in (0, 1) or not isinstance(
-                said.get("rule_ids"), list):
+        if not isinstance(heard, dict) or heard.get("violation") not in (0, 1) or not isinstance(
+                heard.get("rule_ids"), list):
             raise Unreadable("the answer lacks `violation` or `rule_ids`")
-        found = said["rule_ids"]
-        if any(not isinstance(r, str) or r not in ids for r in found) or bool(found) != bool(said["violation"]):
+        found = heard["rule_ids"]
+        if any(not isinstance(r, str) or r not in ids for r in found) or bool(found) != bool(heard["violation"]):
             raise Unreadable("rules that were not given, or that contradict the verdict")
         return Belief(0.98 if found else 0.02, tuple(sorted(set(found))))
 
