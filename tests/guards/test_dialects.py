@@ -85,7 +85,7 @@ def test_qwen3guard_levels_and_sides() -> None:
 def test_probabilities_of_the_first_token() -> None:
     tops = {"safe": math.log(0.3), "unsafe": math.log(0.6)}
     assert read("llama-guard-3", "unsafe\nS9", tops).score == pytest.approx(2 / 3)
-    assert read("llama-guard-3", "\n\nunsafe\nS9", {"\n\n": 0.0}).score == 0.98       # the blank line tells nothing
+    assert read("llama-guard-3", "\n\nunsafe\nS9", {"\n\n": 0.0}).score == 1.0       # the blank line tells nothing
     assert read("shieldgemma", "?", {"Yes": math.log(0.2), "No": math.log(0.6)}).score == pytest.approx(0.25)
 
 

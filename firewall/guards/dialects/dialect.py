@@ -58,6 +58,9 @@ class Question:
                                            self.messages]}
 
 
+YES, NO = 1.0, 0.0      # a verdict in words brings no number: it holds whatever threshold a policy sets
+
+
 @dataclass(frozen=True, slots=True)
 class Belief:
     """`score` in [0, 1]; `rules`: what is violated, should the score reach the threshold; `reason` for the operator."""

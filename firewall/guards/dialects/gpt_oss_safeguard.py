@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 
 from firewall.case import Case
-from firewall.guards.dialects.dialect import Belief, Question, answer, plain, request
+from firewall.guards.dialects.dialect import NO, YES, Belief, Question, answer, plain, request
 from firewall.guards.engine import Reply
 from firewall.guards.said import said
 from firewall.policy import Direction, Policy
@@ -68,7 +68,7 @@ class GptOssSafeguard:
         found = heard["rule_ids"]
         if any(not isinstance(r, str) or r not in ids for r in found) or bool(found) != bool(heard["violation"]):
             raise Unreadable("rules that were not given, or that contradict the verdict")
-        return Belief(0.98 if found else 0.02, tuple(sorted(set(found))))
+        return Belief(YES if found else NO, tuple(sorted(set(found))))
 
     @staticmethod
     def _content(case: Case) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 
 from firewall.case import Case
-from firewall.guards.dialects.dialect import Belief, Question, text_of, turns
+from firewall.guards.dialects.dialect import NO, YES, Belief, Question, text_of, turns
 from firewall.guards.engine import Reply
 from firewall.policy import Direction, Policy
 from firewall.verdict import Depth, Unreadable
@@ -65,7 +65,7 @@ class GraniteGuardian:
             raise Unreadable("not one score of the model card")
         [policy] = question.policies
         bad = m[2] == "yes"
-        return Belief(0.98 if bad else 0.02, (policy.rules[0].id,) if bad else (), (m[1] or "").strip())
+        return Belief(YES if bad else NO, (policy.rules[0].id,) if bad else (), (m[1] or "").strip())
 
 
 def block(criterion: str, think: bool) -> str:

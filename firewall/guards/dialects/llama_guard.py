@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 
 from firewall.case import Case
-from firewall.guards.dialects.dialect import Belief, Question, first_rules, lines_of, odds, plain, turns
+from firewall.guards.dialects.dialect import NO, YES, Belief, Question, first_rules, lines_of, odds, plain, turns
 from firewall.guards.dialects.taxonomy import LLAMA_GUARD, covered, rules
 from firewall.guards.engine import Reply
 from firewall.policy import Direction, Policy
@@ -79,7 +79,7 @@ class LlamaGuard:
         if not m:
             raise Unreadable("neither `safe` nor `unsafe` and category codes")
         codes = [c.strip() for c in m[1].split(",")] if m[1] else []
-        score = odds(reply.first, "unsafe", "safe", 0.98 if codes else 0.02)
+        score = odds(reply.first, "unsafe", "safe", YES if codes else NO)
         if not codes:
             return Belief(min(score, 0.49), ())
         if self.own:

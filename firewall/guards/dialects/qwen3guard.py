@@ -16,13 +16,13 @@ from __future__ import annotations
 import re
 
 from firewall.case import Case
-from firewall.guards.dialects.dialect import Belief, Question, turns
+from firewall.guards.dialects.dialect import NO, YES, Belief, Question, turns
 from firewall.guards.dialects.taxonomy import QWEN3GUARD, covered, rules
 from firewall.guards.engine import Reply
 from firewall.policy import Direction, Policy
 from firewall.verdict import Depth, Unreadable
 
-SCORE = {"Safe": 0.02, "Controversial": 0.5, "Unsafe": 0.98}
+SCORE = {"Safe": NO, "Controversial": 0.5, "Unsafe": YES}
 SIDES: dict[Direction, dict[str, tuple[str, ...]]] = {
     "input": QWEN3GUARD, "output": {c: ids for c, ids in QWEN3GUARD.items() if c != "Jailbreak"}}
 _ANSWER = re.compile(r"Safety: (Safe|Unsafe|Controversial)\s*\n\s*Categories: ([^\n]+)(?:\s*\nRefusal: (?:Yes|No))?")

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 
 from firewall.case import Case
-from firewall.guards.dialects.dialect import Belief, Question, answer, first_rules, plain, request
+from firewall.guards.dialects.dialect import NO, YES, Belief, Question, answer, first_rules, plain, request
 from firewall.guards.engine import Reply
 from firewall.policy import Direction, Policy
 from firewall.verdict import Depth, Unreadable
@@ -78,7 +78,7 @@ class RSafe:
         if not m or not m["think"].strip() or "\\boxed{" in m["think"] or "<think>" in m["think"]:
             raise Unreadable("not one thought and one box")
         bad = m["box"] == "unsafe"
-        return Belief(0.98 if bad else 0.02, first_rules(question.policies) if bad else (), m["think"].strip())
+        return Belief(YES if bad else NO, first_rules(question.policies) if bad else (), m["think"].strip())
 
 
 def numbered(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ left to the server. No checkpoint was run; the card warns that the model is sens
 from __future__ import annotations
 
 from firewall.case import Case
-from firewall.guards.dialects.dialect import Belief, Question, answer, lines_of, odds, plain, request
+from firewall.guards.dialects.dialect import NO, YES, Belief, Question, answer, lines_of, odds, plain, request
 from firewall.guards.engine import Reply
 from firewall.policy import Direction, Policy
 from firewall.verdict import Depth, Unreadable
@@ -74,7 +74,7 @@ class ShieldGemma:
 
     def read(self, question: Question, reply: Reply, case: Case) -> Belief:
         word = reply.text.strip()
-        score = odds(reply.first, "Yes", "No", {"Yes": 0.98, "No": 0.02}.get(word, -1.0))
+        score = odds(reply.first, "Yes", "No", {"Yes": YES, "No": NO}.get(word, -1.0))
         if score < 0:
             raise Unreadable("neither Yes nor No")
         [policy] = question.policies
