@@ -57,6 +57,7 @@ class Exchange:
     request_chars: int = 0
     opaque: int = 0             # leaves passed uninspected by name (media), both directions
     unverified: bool = False    # the upstream's certificate was not checked (upstream.verify = false)
+    stripped: int = 0           # invisible tag characters removed from the request
     bytes_in: int = 0
     bytes_out: int = 0
     upstream_status: int = 0
@@ -131,7 +132,7 @@ class Exchange:
             "policies": self.digest, "guard": self.guard, "path": self.path, "asks": self.asks,
             "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2), "request_chars": self.request_chars,
             "asked": self.asked or None, "came": self.came, "cleared": self.cleared,
-            "unjudged": max(0, self.came - self.cleared), "opaque": self.opaque,
+            "unjudged": max(0, self.came - self.cleared), "opaque": self.opaque, "stripped": self.stripped,
             "bytes_in": self.bytes_in, "bytes_out": self.bytes_out,
             "upstream_status": self.upstream_status, "unverified": self.unverified, "release": self.release,
             "first_byte_ms": round((self.first_byte - self.began) * 1e3, 2) if self.first_byte else None,

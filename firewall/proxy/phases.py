@@ -31,6 +31,7 @@ from firewall.proxy.http1.request import Request
 from firewall.proxy.http1.server import Refusal, Reply
 from firewall.proxy.redact import blocked
 from firewall.proxy.relay import Relay
+from firewall.proxy.tags import hidden, visible
 from firewall.verdict import ALLOW, Decision, Verdict
 from firewall.wire.body import document, plain
 from firewall.wire.moderation import Moderation
@@ -108,13 +109,19 @@ class App:
         metrics.IN_FLIGHT.inc()
         with self._settled(wire, exchange, reply):
             house.records.check()
-            asked = self._admit(request, matched, exchange)
+            asked = self._admit(document(request.body, _header(request, b"content-encoding"), house.body), matched, exchange)
             case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
             if route.local is not None:
                 await self._moderate(route.local, asked, case, exchange, reply)
                 return
             decision, _ = await house.judge(case, exchange)
             body = b""
+            if (unseen := hidden(asked.messages)) and decision.action not in ("block", "error"):
+                exchange.decided("input", decision)
+                exchange.stripped = sum(span.end - span.start for span in unseen)
+                body = visible(asked, unseen)
+                asked = self._admit(document(body, None, house.body), matched, exchange)
+                decision, _ = await house.judge(case._replace(messages=asked.messages), exchange)   # what will be forwarded
             if decision.action == "redact":
                 try:
                     body = asked.rewrite(decision.spans, lambda _: headers.MASK)
@@ -202,8 +209,7 @@ class App:
             raise exchange.error or GuardDown()
         return decision, verdicts
 
-    def _admit(self, request: Request, matched: routes.Match, exchange: Exchange) -> Asked:
-        body = document(request.body, _header(request, b"content-encoding"), self.house.body)
+    def _admit(self, body: dict[str, object], matched: routes.Match, exchange: Exchange) -> Asked:
         self._capped(body)
         asked = (matched.route.local or matched.route.wire).ask(body)
         if matched.stream is not None:

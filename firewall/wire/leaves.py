@@ -316,7 +316,7 @@ def resolve(document: Any, path: str) -> tuple[Any, Any]:
         if type(node) is list:
             key = int(step)
         elif step.startswith("~"):
-            key = next(name for name in node if stamp(name) == step)
+            key = next((name for name in node if stamp(name) == step), None)
         else:
             key = step
         node = node[key]
