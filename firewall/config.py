@@ -79,6 +79,7 @@ class Stream:
     event: int = 1_048_576
     content_idle: float = 120.0
     total: float = 3600.0
+    pad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,12 @@ class FirewallError(Exception):
         self.detail, self.param, self.retry_after = detail or public, param, retry_after
 
 
+def internal(error: BaseException, what: str) -> FirewallError:
+    """Our own failure with a request or an answer: the client learns that, the operator the kind of error."""
+    return FirewallError("internal", f"The firewall failed to handle this {what}.", fault="ours", status=500,
+                         detail=type(error).__name__)
+
+
 class GuardDown(FirewallError):
     """A guard has no verdict: dead, late, unreadable, overloaded. Never an allow, never a block by itself:
     `verdict.decide` alone turns it into a decision."""

@@ -37,7 +37,7 @@ class House:
         self.salt = salt or os.urandom(16)
         self.body = BodyLimits(size=config.limits.body)
         s = config.stream
-        self.paces: dict[str, Pace] = {r: Pace(r, s.hold, s.whole, s.event, s.content_idle, s.total)
+        self.paces: dict[str, Pace] = {r: Pace(r, s.hold, s.whole, s.event, s.content_idle, s.total, s.pad)
                                        for r in ("rolling", "whole", "watch")}
         self.client_keys = tuple(settings.secret(name).encode() for name in config.server.client_keys)
         self.pools: dict[str, Pool] = {}

@@ -22,7 +22,7 @@ from dataclasses import replace
 import structlog
 
 from firewall.case import Case, Message
-from firewall.errors import FirewallError, GuardDown
+from firewall.errors import FirewallError, GuardDown, internal
 from firewall.exchange import Exchange
 from firewall.policy import PolicySet
 from firewall.proxy import headers, metrics, routes
@@ -172,9 +172,7 @@ class App:
             self._fail(reply, wire, exchange, error)
         except Exception as error:      # ours: closed, and said so
             structlog.get_logger().error("internal", where=type(error).__name__, id=exchange.id)
-            self._fail(reply, wire, exchange, FirewallError(
-                "internal", "The firewall failed to handle this request.", fault="ours", status=500,
-                detail=type(error).__name__))
+            self._fail(reply, wire, exchange, internal(error, "request"))
         finally:
             self.settle(exchange)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from firewall.case import Case, Message
-from firewall.errors import FirewallError, GuardDown
+from firewall.errors import FirewallError, GuardDown, internal
 from firewall.exchange import Ending, Exchange
 from firewall.gate import Gate, Release
 from firewall.guards.guard import Guard
@@ -30,6 +30,7 @@ from firewall.proxy.redact import Redaction, blocked
 from firewall.transcript import Transcript
 from firewall.verdict import ALLOW, Decision, Verdict, decide
 from firewall.wire.frame import Frame
+from firewall.wire.sse import EVENTS, padded
 from firewall.wire.wire import Asked, Reader, StreamLimits, Wire
 
 BLOCKED = "This answer was stopped by a content policy."
@@ -42,6 +43,7 @@ class Pace:
     Args:
         hold: bytes held for a verdict above which reading upstream stops until it comes.
         whole: bytes that may have to be held together: an answer judged as a whole, one document, a tool call.
+        pad: what leaves of a stream has one of few sizes.
     """
 
     release: Release = "rolling"
@@ -50,6 +52,7 @@ class Pace:
     event: int = 1_048_576
     content_idle: float = 120.0
     total: float = 3600.0
+    pad: bool = False
 
     @cached_property
     def limits(self) -> tuple[StreamLimits, StreamLimits]:
@@ -242,7 +245,7 @@ class Relay:
         """Writes frames that may leave, in one piece, after the head if it is still here."""
         gate = self.gate
         if frames:
-            data = frames[0].raw if len(frames) == 1 else b"".join([frame.raw for frame in frames])
+            data = self.sized(frames[0].raw if len(frames) == 1 else b"".join([frame.raw for frame in frames]))
             self.exchange.bytes_out += len(data)
             if self.started:
                 self.reply.write(data)
@@ -274,6 +277,10 @@ class Relay:
     def streamed(self) -> bool:
         return self.reader is not None and self.reader.content_type != b"application/json"
 
+    def sized(self, data: bytes) -> bytes:
+        """Bytes of an answer as they leave."""
+        return padded(data) if self.pace.pad and self.reader and self.reader.content_type == EVENTS else data
+
     def flow(self, call: Call) -> None:
         """Back-pressure both ways: stop reading while much is held for a verdict or the client reads slowly.
 
@@ -304,13 +311,13 @@ class Relay:
         reader = self.reader
         assert reader is not None
         if self.started:
-            self.reply.write(reader.ending(after, message))
+            self.reply.write(self.sized(reader.ending(after, message)))
             self.reply.end()
             self.finish("blocked", self.status)
         else:
             body = reader.ending(None, message) if self.streamed else self.wire.withheld(self.asked, message,
                                                                                          self.exchange.id)
-            self.reply.answer(200, headers.answer(reader.content_type, (), self.exchange), body)
+            self.reply.answer(200, headers.answer(reader.content_type, (), self.exchange), self.sized(body))
             self.finish("blocked", 200)
 
     def broke(self, error: BaseException) -> None:
@@ -318,9 +325,7 @@ class Relay:
         if self.done.done():
             return
         self.hang_up()
-        fault = error if isinstance(error, FirewallError) else FirewallError(
-            "internal", "The firewall failed to handle this answer.", fault="ours", status=500,
-            detail=type(error).__name__)
+        fault = error if isinstance(error, FirewallError) else internal(error, "answer")
         self.exchange.error = fault
         if fault.fault == "guard":
             self.exchange.decided("output", decide((), self.policies, (_down(fault),)))
@@ -330,7 +335,7 @@ class Relay:
             if self.ended:
                 pass
             elif self.started and self.reader is not None:
-                self.reply.write(self.reader.fault(after, fault))
+                self.reply.write(self.sized(self.reader.fault(after, fault)))
                 self.reply.end()
             elif not self.started:
                 body = self.wire.error(fault, self.exchange.id)

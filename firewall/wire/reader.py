@@ -22,7 +22,7 @@ from firewall.wire.leaves import Leaf, placed, unplaced
 from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
 from firewall.wire.speech import Speech
-from firewall.wire.sse import Events, event, large
+from firewall.wire.sse import EVENTS, Events, event, large
 from firewall.wire.wire import PAST, Reader, StreamLimits, truncated, unreadable, unredactable
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class _Read:
 class Streamed(_Read):
     """Server-sent events."""
 
-    content_type = b"text/event-stream"
+    content_type = EVENTS
 
     def __init__(self, speech: Speech, limits: StreamLimits) -> None:
         super().__init__(speech, limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import re
 
 import aiohttp
@@ -15,6 +16,7 @@ from firewall.errors import Mistakes
 from firewall.guards.scripted import ScriptedGuard
 from firewall.proxy import metrics
 from firewall.proxy.records import verify
+from firewall.wire.sse import SIZES
 from tests.story.oracles import (
     CHAT,
     MESSAGES,
@@ -389,3 +391,33 @@ async def test_h05_what_is_forwarded_was_judged_as_it_then_reads(story, canary):
         assert code == 400 and b"content_policy_violation" in answer and not s.upstream.seen
         code, answer = await line.ask(json.dumps(asks("hi", metadata={tagged("key"): "v"})).encode())
         assert code == 400 and b"hidden_text" in answer and not s.upstream.seen
+
+
+# O. side channels
+
+def chunks(answer: bytes) -> list[int]:
+    """Sizes of the pieces that an answer came in."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    if b"content-length" in head:
+        return [len(rest)]
+    out = []
+    while size := int(rest.partition(b"\r\n")[0], 16):
+        out.append(size)
+        rest = rest.partition(b"\r\n")[2][size + 2:]
+    return out
+
+
+async def test_o01_sizes_say_little(story, canary):
+    rng = random.Random(5)
+    said = [["".join(rng.choices("abc de", k=rng.randint(1, 900))) for _ in range(rng.randint(1, 9))] for _ in range(40)]
+    said += [["so ", canary], [canary]]
+    scripts = [stream(chat_events(*words), 0.001) for words in said]
+    async with story(*scripts, *scripts, stream={"pad": True}) as s:
+        sizes = {size for _ in said for size in chunks(await raw(s, post(STREAM)))}
+        assert 1 < len(sizes) and sizes <= set(SIZES) and len(SIZES) <= 16
+        for words in said[:-2]:
+            got = ""
+            async for part in await s.openai().chat.completions.create(
+                    model="m", messages=[{"role": "user", "content": "x"}], stream=True):
+                got += part.choices[0].delta.content or ""
+            assert got == "".join(words)

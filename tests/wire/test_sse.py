@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
 from firewall.wire.ndjson import Lines
-from firewall.wire.sse import Events, event
+from firewall.wire.sse import END, SIZES, Events, event, padded
 
 ATOMS = [
     b"data: x",
@@ -109,3 +109,19 @@ def test_a_line_has_a_size() -> None:
         with pytest.raises(FirewallError):
             for part in parts:
                 framer.feed(part)
+
+
+@given(st.lists(st.sampled_from(ATOMS), max_size=40), st.integers(0, 3000))
+def test_padding_adds_nothing_but_a_comment(atoms: list[bytes], more: int) -> None:
+    """O01: one of few sizes, the same events; what ends inside an event is left alone."""
+    data = b"data: " + b"x" * more + b"\n\n" + b"".join(atoms)
+    out = padded(data)
+    assert out.startswith(data) and (len(out) in SIZES if data.endswith(END) else out == data)
+    assert [(e.name, e.data) for e in map(event, framed(out)) if e.data is not None] == [
+        (e.name, e.data) for e in map(event, framed(data)) if e.data is not None]
+
+
+def test_padding_has_an_end() -> None:
+    assert len(SIZES) <= 16
+    large = b"data: " + b"x" * SIZES[-1] + b"\n\n"
+    assert padded(large) == large and len(padded(b": \n\n")) == SIZES[0]
