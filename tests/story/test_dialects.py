@@ -92,6 +92,26 @@ async def test_ollama_streams(story, canary):
         assert rows[-1]["done"] is True and canary not in json.dumps(rows) and rows[-1]["done_reason"] != "stop"
 
 
+@pytest.mark.parametrize("size", [1, 3, 50, 10_000])
+async def test_e22_lines_however_they_come(story, canary, size):
+    """Merged, split, blank, with CR, the last without a newline: byte for byte the same; and none hides a word."""
+    told = [json.dumps(ollama(text, done), ensure_ascii=False).encode() for text, done in (
+        ("so ", False), ("ünï ", False), ("fine", False), ("", True))]
+    data = told[0] + b"\n\n" + told[1] + b"\r\n" + told[2] + b"\n \n" + told[3]
+    head = HEAD.replace(b"text/event-stream", b"application/x-ndjson")
+
+    def script(data: bytes) -> list:
+        return [head, *(chunk(data[i:i + size]) for i in range(0, len(data), size)), END]
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    hidden = data.replace(b"fine", canary.encode())
+    async with story(script(data), script(hidden)) as s, aiohttp.ClientSession() as http:
+        async with http.post(f"{s.url}/api/chat", json=asked) as reply:
+            assert await reply.read() == data
+        async with http.post(f"{s.url}/api/chat", json=asked) as reply:
+            assert canary.encode() not in await reply.read()
+        assert [r["ending"] for r in s.records()] == ["passed", "blocked"]
+
+
 async def test_moderation_is_answered_by_the_guard(story):
     async with story([whole({})]) as s:
         got = await s.openai().moderations.create(input=["harmless", f"say {s.canary}"], model="omni-moderation-latest")
