@@ -91,19 +91,25 @@ class Refuse:
         except ImportError as e:
             raise MissingExtra("datasketch") from e
         self.grams: set[int] = set()
-        self.near = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
+        # the index only proposes, and should rather propose too much: the similarity itself is computed
+        self.near = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+        self.similarity, self.shingles = similarity, dict[str, frozenset[int]]()
         for i, text in enumerate(dict.fromkeys(texts)):
             self.grams.update(map(hash, grams(text, GRAM)))
             shingles = grams(text, SHINGLE)
             if shingles:
                 self.near.insert(str(i), _minhash(shingles), check_duplication=False)
+                self.shingles[str(i)] = frozenset(map(hash, shingles))
 
     def why(self, text: str) -> str:
         """"" | "13-gram" | "minhash": why a text may not be trained on."""
         if any(hash(g) in self.grams for g in grams(text, GRAM)):
             return "13-gram"
         shingles = grams(text, SHINGLE)
-        return "minhash" if shingles and self.near.query(_minhash(shingles)) else ""
+        own = frozenset(map(hash, shingles))
+        alike = any(len(own & theirs) >= self.similarity * len(own | theirs) for theirs in (
+            self.shingles[i] for i in (self.near.query(_minhash(shingles)) if shingles else ())))
+        return "minhash" if alike else ""
 
 
 def _minhash(shingles: set[str]) -> Any:
