@@ -2,11 +2,11 @@
 
 Two calibrations. *General* (custom, edited and ad hoc policies): the slope of Platt scaling (Platt 1999) with both
 classes weighing the same, on held-out rows under their own policies, and the threshold at which `CUSTOM` of their
-innocent rows are flagged. *Per shipped policy and direction*: the same slope, and the higher
-of two thresholds: the equal-error point between the policy's held-out violating and matched innocent examples (two
-normal distributions, drawn towards the mean over policies, for there are few), and mean + k deviations of the upper
-tail of its scores on natural traffic, where one k for all is the smallest that keeps the false positives of all enabled
-policies together at `TARGET` of the natural traffic.
+innocent rows are flagged. *Per shipped policy and direction*: the same slope, and the higher of two thresholds: the
+equal-error point between the policy's held-out violating and matched innocent examples of that direction (two normal
+distributions, drawn towards the mean over policies, for there are few), and mean + k deviations of the upper tail of its
+scores on natural traffic, where one k for all is the smallest that keeps the false positives of all enabled policies
+together at `TARGET` of the natural traffic.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     equal = _equal(pairs, owner, names)
 
     def cuts(k: float, way: int) -> NDArray[np.float64]:
-        return np.maximum(equal, tails[way][0] + k * tails[way][1])
+        return np.maximum(equal[way], tails[way][0] + k * tails[way][1])
 
     def wrong(k: float) -> tuple[float, float, float]:
         """(false positives on natural traffic, misses, false positives on matched innocents)."""
@@ -127,19 +127,33 @@ def _tails(z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.floa
     return 0.85 * mean + 0.15 * mean.mean(), 0.5 * spread + 0.5 * spread.mean()
 
 
-def _equal(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str]) -> NDArray[np.float64]:
-    """Per policy: the score at which as many violating examples are missed as matched innocent ones are flagged."""
+def _equal(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str]
+           ) -> dict[int, NDArray[np.float64]]:
+    """Per direction and policy: the score at which as many violating examples are missed as matched innocent ones are
+    flagged. A direction with few examples of a policy goes by those of both."""
+    both = _moments(pairs, owner, names, 3)
+    out = {}
+    for way in (0, 1):
+        own = _moments([(i, z) for i, z in pairs if i.way == way], owner, names, 8)
+        moments = np.where(np.isnan(own).any((1, 2), keepdims=True), both, own)
+        mean = np.nanmean(moments, 0)
+        moments = np.where(np.isnan(moments), mean, SHRINK * mean + (1 - SHRINK) * moments)
+        (low, low_dev), (high, high_dev) = moments[:, 0].T, moments[:, 1].T
+        out[way] = (high * low_dev + low * high_dev) / (low_dev + high_dev)
+    return out
+
+
+def _moments(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str], least: int
+             ) -> NDArray[np.float64]:
+    """[policies, 2 labels, (mean, deviation)] of the scores; NaN where a policy has fewer than `least` texts."""
     moments = np.full((len(names), 2, 2), np.nan)
     for n, name in enumerate(names):
         for label in (0, 1):
             z = [float(_by_policy(z[None], owner, names)[0, n]) for i, z in pairs
                  if any(a.policy == name and a.label == label for a in i.asks)]
-            if len(z) >= 3:
+            if len(z) >= least:
                 moments[n, label] = np.mean(z), np.std(z)
-    mean = np.nanmean(moments, 0)
-    moments = np.where(np.isnan(moments), mean, SHRINK * mean + (1 - SHRINK) * moments)
-    (low, low_dev), (high, high_dev) = moments[:, 0].T, moments[:, 1].T
-    return (high * low_dev + low * high_dev) / (low_dev + high_dev)
+    return moments
 
 
 def _general(engine: Engine, items: list[Item], book: Book) -> tuple[float, float, dict[str, Any]]:

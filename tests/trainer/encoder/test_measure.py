@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.ml
 
-from trainer.encoder.calibrate import platt  # noqa: E402
+from trainer.encoder.calibrate import _equal, platt  # noqa: E402
+from trainer.encoder.data import Ask, Item  # noqa: E402
 from trainer.encoder.measure import auroc  # noqa: E402
 
 
@@ -24,3 +25,15 @@ def test_platt_puts_one_half_between_the_classes_whatever_their_share() -> None:
         z = np.concatenate((rng.normal(2, 3, 100), rng.normal(-4, 3, good)))
         a, b = platt(z, np.array([1] * 100 + [0] * good))
         assert a > 0 and -b / a == pytest.approx(-1, abs=0.6)
+
+
+def test_each_direction_has_its_own_equal_error_point() -> None:
+    """A direction with few texts goes by those of both."""
+    def texts(way: int, label: int, mean: float, count: int) -> list:
+        return [(Item("own/a", str(n), (("t", ""),), way, (Ask("a", label),)), np.array([mean + (1 if n % 2 else -1)]))
+                for n in range(count)]
+    prompts = texts(0, 1, 4.0, 20) + texts(0, 0, 0.0, 20)
+    both = _equal(prompts + texts(1, 1, 1.0, 20) + texts(1, 0, -3.0, 20), ["a"], ["a"])
+    assert both[0][0] == pytest.approx(2.0) and both[1][0] == pytest.approx(-1.0)
+    few = _equal(prompts + texts(1, 1, 1.0, 2) + texts(1, 0, -3.0, 2), ["a"], ["a"])
+    assert few[0][0] == pytest.approx(2.0) and 1.5 < few[1][0] < 2.0
