@@ -19,6 +19,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from firewall.case import Case
+from firewall.errors import GuardDown
 from firewall.guards.compose import DEPTHS, merge, steady
 from firewall.guards.guard import Guard, warm
 from firewall.policy import Policy, PolicySet
@@ -52,7 +53,8 @@ class Cascade:
             the last are trusted with `validated` only.
         validated: policy ids or digests that bare cheap guards were measured on.
         budget: deeper questions one exchange may cause (0: no bound). When it is used up, `closed` says what then:
-            True (default): the cheap stage's grey answer counts as a finding; False: it stands as it is.
+            True (default): the cheap stage's grey finding counts as certain, and without one there is no verdict; False:
+            its answer stands as it is.
     """
 
     name = "cascade"
@@ -125,14 +127,22 @@ class Cascade:
         return spent < self.budget
 
     def _broke(self, verdict: Verdict, left: Sequence[Policy]) -> Verdict:
-        """Out of budget: closed, every open policy's grey finding counts as certain; open, it stands as it is."""
+        """Out of budget: closed, every open policy's grey finding counts as certain; open, it stands as it is.
+
+        Raises:
+            GuardDown: `guard_budget`, where nobody knows about an open policy: silence is no finding, and no answer.
+        """
         path = (*(verdict.path or (f"{verdict.guard}:{verdict.depth}",)), "budget")
         if not self.closed:
             return replace(verdict, path=path)
         rules = {r.id: p for p in left for r in p.rules}
         findings = tuple(f._replace(score=max(f.score, rules[f.rule].threshold)) if f.rule in rules else f
                          for f in verdict.findings)
-        return replace(verdict, findings=findings, path=path)
+        heard = {rules[f.rule].id for f in findings if f.rule in rules}
+        closed = replace(verdict, findings=findings, path=path)
+        if any(p.id not in heard for p in left) and not decide([closed], PolicySet.of(left)).stops:
+            raise GuardDown("guard_budget", "cascade: this exchange has used up its questions to the deeper guard")
+        return closed
 
 
 def open_after(stage: Stage, verdict: Verdict, policies: PolicySet) -> tuple[Policy, ...]:

@@ -182,6 +182,10 @@ async def test_the_budget_ends_closed_and_says_so() -> None:
     outcomes = [decide([v := await guard.judge(asked("x"))], SET).action for _ in range(3)]
     assert outcomes == ["allow", "allow", "block"] and v.path[-1] == "budget" and len(deep.asked_about) == 2
     assert decide([await guard.judge(asked("x", boundary="other"))], SET).action == "allow"
+    silent = Cascade((Says("cheap"), deep), budget=1)        # validated on nothing: its silence is no answer
+    await silent.judge(asked("x"))
+    with pytest.raises(GuardDown, match="guard_budget"):
+        await silent.judge(asked("x"))
     loose = cascade(Says("cheap", fraud_1=0.3), deep, budget=1, closed=False)
     for _ in range(3):
         verdict = await loose.judge(asked("x"))
