@@ -32,7 +32,9 @@ TARGET = 0.02
 CUSTOM = 0.05           # a custom policy has not been calibrated: it should rather miss than cry wolf
 TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
 SHRINK = 0.3            # weight of the mean over policies in a policy's equal-error point
-GOOD = 0.93             # held-out AUROC from which a policy may stand alone in a cascade
+GOOD = 0.93             # held-out AUROC against matched innocents from which a policy may stand alone in a cascade
+STEPS = np.arange(-2.0, 6.01, 0.1)
+FOLDS = 10
 NATURAL = ("benign_gpteacher", "benign_gsm8k", "benign_glaive_toolcall")     # their held-out slice, uncapped
 FLAT: dict[str, Any] = {"default": [1.0, 0.0]}
 
@@ -79,7 +81,7 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
                 fp.append(over[enabled].any() or any(over[names.index(a.policy)] for a in item.asks))
         return float(np.concatenate(natural_fp).mean()), float(np.mean(miss)), float(np.mean(fp))
 
-    table = {round(float(k), 2): wrong(float(k)) for k in np.arange(-2.0, 6.01, 0.1)}
+    table = {round(float(k), 2): wrong(float(k)) for k in STEPS}
     best = min((k for k, (fp, _, _) in table.items() if fp <= TARGET), default=max(table))
     policies: dict[str, Any] = {}
     for n, name in enumerate(names):
@@ -88,15 +90,17 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
             cut = float(cuts(best, way)[n])
             entry[word] = [round(slope, 4), round(-slope * cut, 4)]
         policies[name] = entry
-    each = _policy_auroc(pairs, owner, names)
+    each, near = _policy_auroc(pairs, owner, names), _policy_auroc(pairs, owner, names, matched=True)
     card["calibration"] = {"default": [round(slope, 4), round(shift, 4)], "policies": policies}
-    card["validated"] = sorted(n for n, v in each.items() if v is not None and v >= GOOD)
-    fp, miss, near = table[best]
+    card["validated"] = sorted(n for n, v in near.items() if v is not None and v >= GOOD)
+    fp, miss, flagged = table[best]
     card["held_out"] = {
-        "general": general, "policies_auroc": each, "k": best,
+        "general": general, "policies_auroc": each, "matched_auroc": near, "k": best,
+        "natural_false_positives_unseen": round(_unseen([_by_policy(m, owner, names) for m in scored.values()], equal,
+                                                        enabled), 4),
         "natural_texts": int(sum(len(m) for m in scored.values())),
         "natural_false_positives": round(fp, 4), "contrast_missed": round(miss, 4),
-        "contrast_innocent_flagged": round(near, 4), "contrast_texts": len(pairs),
+        "contrast_innocent_flagged": round(flagged, 4), "contrast_texts": len(pairs),
         "frontier": {str(k): [round(v, 4) for v in table[k]] for k in sorted(table) if k * 2 == int(k * 2)}}
     card["sha256"] = {name: sha256(assets / name) for name in (*GRAPHS, "tokenizer.json")}
     (assets / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
@@ -195,15 +199,36 @@ def platt(z: NDArray[np.float64], y: NDArray[np.int64], steps: int = 200) -> tup
     return float(max(a, 0.05)), float(b)
 
 
-def _policy_auroc(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str]
-                  ) -> dict[str, float | None]:
-    """Per policy: its violating held-out examples against all others that do not violate it."""
+def _unseen(natural: list[NDArray[np.float32]], equal: dict[int, NDArray[np.float64]], enabled: NDArray[np.bool_]) -> float:
+    """False positives of natural texts under thresholds that were set without them ([N,policies] by direction): the
+    share at the operating point itself is measured on the texts that chose it."""
+    fold = [np.random.default_rng(way).permutation(len(z)) % FOLDS for way, z in enumerate(natural)]
+
+    def flagged(out: int, k: float, inside: bool) -> list[NDArray[np.bool_]]:
+        got = []
+        for way, z in enumerate(natural):
+            mean, spread = _tails(z[fold[way] != out])
+            rows = z[(fold[way] != out) == inside]
+            got.append((rows[:, enabled] > np.maximum(equal[way], mean + k * spread)[enabled]).any(1))
+        return got
+
+    hits: list[NDArray[np.bool_]] = []
+    for out in range(FOLDS):
+        k = next((k for k in STEPS if np.concatenate(flagged(out, k, True)).mean() <= TARGET), STEPS[-1])
+        hits += flagged(out, k, False)
+    return float(np.concatenate(hits).mean())
+
+
+def _policy_auroc(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str],
+                  matched: bool = False) -> dict[str, float | None]:
+    """Per policy: its violating held-out examples against all others that do not violate it; `matched`: against those
+    that were written to resemble them only."""
     out: dict[str, float | None] = {}
     for n, name in enumerate(names):
         scores, labels = [], []
         for item, z in pairs:
             hit = {a.policy for a in item.asks if a.label}
-            if name in hit or name in item.clean or any(a.policy == name for a in item.asks):
+            if name in hit or (name in item.clean and not matched) or any(a.policy == name for a in item.asks):
                 scores.append(float(_by_policy(z[None], owner, names)[0, n]))
                 labels.append(int(name in hit))
         out[name] = _round(auroc(np.array(scores), np.array(labels)))

@@ -157,11 +157,14 @@ def examples(folder: Path, book: Book, repeat: float, benign_share: float, repea
         for row in rows(path):
             way = int(row["direction"] == "output")
             prompt = row.get("prompt") or (prompts or {}).get(str(row.get("pool")), "")
-            got = texts(row["text"], prompt if way else "", limit=2 + way)
+            calm = path.stem.startswith("benign")
+            got = texts(row["text"], prompt if way else "", limit=8 if calm else 2 + way)
             if not got:
                 continue
             key = hashlib.sha256(row["text"].encode()).hexdigest()
-            policy, expect = row.get("policy"), tuple(row.get("expect", ()))
+            if "expect" not in row:
+                raise ValueError(f"{path}: a row says nothing of what it violates (`expect`): {sorted(row)}")
+            policy, expect = row.get("policy"), tuple(row["expect"])
             hit = {r.split("/")[0] for r in expect}
             asks = [Ask(p, 1, tuple(r for r in expect if r.startswith(f"{p}/")), 1.5) for p in sorted(hit)
                     if p in book.slots]
@@ -171,7 +174,7 @@ def examples(folder: Path, book: Book, repeat: float, benign_share: float, repea
             clean = () if hit & set(LLM) else tuple(p for p in certain(hit, book.shipped, way) if p != policy)
             item = Item(f"own/{path.stem}", key, got, way, tuple(asks), clean,
                         repeat=(repeats or {}).get(path.stem, repeat))
-            if path.stem.startswith("benign") and int(key[8:16], 16) / 0xFFFFFFFF < benign_share:
+            if calm and int(key[8:16], 16) / 0xFFFFFFFF < benign_share:
                 kept.append(item)
             else:
                 out.append(item)

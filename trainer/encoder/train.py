@@ -21,10 +21,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainer.encoder.agree import agreeing
 from trainer.encoder.answers import answers
 from trainer.encoder.bank import Rules, Texts
 from trainer.encoder.batches import Batch, build, stream
 from trainer.encoder.data import Book, Item, crossed, embedded, examples, shared, split
+from trainer.encoder.documents import documents
 from trainer.encoder.evaluate import held_out
 from trainer.encoder.labels import labels
 from trainer.encoder.model import GuardNet, Shape
@@ -71,7 +73,7 @@ def loss_of(logits: Tensor, batch: Batch) -> Tensor:
     own = (_bce(z, 1 - SMOOTH) * batch.hit).sum(-1) / batch.hit.sum(-1).clamp(min=1)
     parts = torch.where(known, 0.5 * parts + 0.5 * own, parts)
     w = batch.weight * (yes | no)
-    # an innocent content asked under ten policies counts as one content, not as ten
+    # an innocent content asked under n policies weighs as much as the square root of n contents, not as n
     share = w / torch.sqrt((no.float().sum(-1, keepdim=True)).clamp(min=1.0)).where(no, torch.ones_like(w))
     total = (parts * share).sum() / share.sum().clamp(min=1e-6)
     if batch.union.any():
@@ -96,10 +98,12 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     if data.get("pool"):
         found = prompts(folder)
         items += pool(found, own_folder / data["pool"], book, recipe["seed"], data["pool_calm"])
-    train, held = split(items, data["held_out"])
+    train, held = split(agreeing(items), data["held_out"])
     own, benign = examples(own_folder, book, data["examples_repeat"], data["benign_calibration"], data.get("repeats"),
                            found)
     own += crossed(own_folder / "crossed", book, data["crossed_repeat"])
+    papers, pages = documents(book, data.get("documents", 0))
+    own, benign = own + papers, benign + pages
     own_train, own_held = split(own, data["examples_held_out"])
     train += own_train
     made = answers(train + held, book, data["answers"], recipe["seed"])

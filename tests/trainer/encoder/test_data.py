@@ -183,3 +183,30 @@ def test_what_an_answer_says_is_no_jailbreak_unless_a_label_says_so(tmp_path: Pa
     (answer, prompt), _ = examples(tmp_path, book, repeat=1, benign_share=0.5)
     assert "jailbreak" in answer.clean and "jailbreak" not in prompt.clean
     assert "secrets" not in answer.clean
+
+
+def test_texts_under_opposite_labels_teach_nothing() -> None:
+    from trainer.encoder.agree import agreeing
+
+    bad = Item("a", "0" * 64, (("Join the club!", ""),), 0, asks=(Ask("hate", 1),))
+    good = Item("b", "1" * 64, (("join the CLUB", ""),), 0, clean=("hate", "drugs"))
+    other = Item("b", "2" * 64, (("join the club", ""),), 1, clean=("hate",))
+    alike = Item("c", "3" * 64, (("Bake bread", ""),), 0, clean=("hate",))
+    assert agreeing([bad, good, other, alike, alike]) == [other, alike, alike]
+
+
+def test_documents_are_long_innocent_and_shared_out(book: Book) -> None:
+    from trainer.encoder.documents import documents
+
+    train, kept = documents(book, 30)
+    assert len(train) > 15 and len(kept) > 15 and not {i.key for i in train} & {i.key for i in kept}
+    assert all("jailbreak" in i.clean and "personal-data" not in i.clean and not i.asks for i in train + kept)
+    assert any("Apache License" in i.texts[0][0] for i in train + kept)
+    assert sum(len(i.texts) > 2 for i in train + kept) > 15
+    assert documents(book, 30) == (train, kept)
+
+
+def test_an_example_says_what_it_violates(tmp_path: Path, book: Book) -> None:
+    write(tmp_path / "odd.jsonl", [{"direction": "input", "text": "x", "policy_text": "- No x.", "label": "violating"}])
+    with pytest.raises(ValueError, match=r"odd\.jsonl: a row says nothing of what it violates"):
+        examples(tmp_path, book, repeat=1, benign_share=0.5)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.ml
 
-from trainer.encoder.calibrate import _equal, platt  # noqa: E402
+from trainer.encoder.calibrate import _equal, _unseen, platt  # noqa: E402
 from trainer.encoder.data import Ask, Item  # noqa: E402
 from trainer.encoder.measure import auroc  # noqa: E402
 
@@ -37,3 +37,13 @@ def test_each_direction_has_its_own_equal_error_point() -> None:
     assert both[0][0] == pytest.approx(2.0) and both[1][0] == pytest.approx(-1.0)
     few = _equal(prompts + texts(1, 1, 1.0, 2) + texts(1, 0, -3.0, 2), ["a"], ["a"])
     assert few[0][0] == pytest.approx(2.0) and 1.5 < few[1][0] < 2.0
+
+
+def test_unseen_false_positives_are_those_of_thresholds_set_without_them() -> None:
+    """One wild text in ten: thresholds that have seen it spare it, thresholds set without it do not."""
+    z = np.zeros((100, 1), np.float32)
+    z[:, 0] = np.linspace(0, 1, 100)
+    never = {0: np.array([99.0]), 1: np.array([99.0])}
+    low = {0: np.array([-99.0]), 1: np.array([-99.0])}
+    assert _unseen([z, z], never, np.array([True])) == 0.0
+    assert 0.0 < _unseen([z, z], low, np.array([True])) < 0.06
