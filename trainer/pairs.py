@@ -65,7 +65,7 @@ def family(e: Example, rng: random.Random, crowd: int = 4) -> list[Example]:
     owner = [p for p in e.case.policies if p.id in owned]
     rest = [p for p in e.case.policies if p.id not in owned and p.id not in categories.related(owned)]
     if not rest:
-        free = [c for c in categories.CATEGORIES if c not in categories.related(_topics(owner))]
+        free = [c for c in categories.CATEGORIES if c not in categories.related(topics(owner))]
         rest = [categories.policy(c, "sentences", rng) for c in rng.sample(free, min(len(free), rng.randint(1, crowd)))]
     permissive = [replace(p, rules=(Rule(f"{p.id}/1", rng.choice(NEUTRAL)),), prose="", exceptions=(), examples=(),
                           allowed=tuple(rng.choice(ALLOWS).format(r.text) for r in p.rules)) for p in owner]
@@ -78,7 +78,7 @@ def family(e: Example, rng: random.Random, crowd: int = 4) -> list[Example]:
             for kind, (active, unsafe) in kinds.items()]
 
 
-def _topics(owner: Iterable[Policy]) -> set[str]:
+def topics(owner: Iterable[Policy]) -> set[str]:
     """Our categories a policy is about, as far as its id, title and rules tell."""
     found = {categories.named(t) or "" for p in owner for t in (p.id, p.title, *(r.text for r in p.rules))}
     return {p.id for p in owner} | (found - {""})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer import world
-from trainer import evaluate
+from trainer import categories, evaluate
 
 
 def test_figures_by_hand():
@@ -55,3 +56,18 @@ def test_shown_is_json():
     import json
 
     assert json.loads(evaluate.shown({"a": 1.23456, "b": {"c": 2}}))["a"] == pytest.approx(1.23456)
+
+
+def test_a_renamed_policy_is_no_other_one():
+    """Rows whose ids were renamed in training pairs: the "wrong" policy is not the violated one under its old name."""
+    rows = []
+    for e in world.examples(60):
+        if e.unsafe and e.rules:
+            named = {p.id: f"p{n}" for n, p in enumerate(e.case.policies)}
+            rename = {r.id: f"{named[p.id]}/{r.id.rpartition('/')[2]}" for p in e.case.policies for r in p.rules}
+            own = type(e.case.policies)(tuple(replace(p, id=named[p.id], rules=tuple(
+                replace(r, id=rename[r.id]) for r in p.rules)) for p in e.case.policies))
+            rows.append(replace(e, group="", case=e.case._replace(policies=own), rules=tuple(rename[r] for r in e.rules)))
+    made = evaluate.controls(rows)["wrong"]
+    kin = categories.related({"weapons"})
+    assert len(made) > 5 and "weapons" in kin and not {p.id for e in made for p in e.case.policies} & set(kin)
