@@ -126,13 +126,22 @@ def event(raw: bytes) -> Event:
 
 
 def padded(data: bytes) -> bytes:
-    """Whole events and a comment that fills them up to one of `SIZES`: who counts bytes on the way learns next to nothing
-    about the words (lengths of encrypted tokens give answers away: arXiv 2403.09751). What is larger, or ends inside an
-    event, stays as it is."""
-    at = bisect_left(SIZES, len(data) + 3)
+    """Whole events, filled up to one of `SIZES`: who counts bytes on the way learns next to nothing about the words
+    (lengths of encrypted tokens give answers away: arXiv 2403.09751). What is larger, or ends inside an event, stays as
+    it is.
+
+    The filling is white space behind the last event's JSON, else a comment inside of that event. It is no event of its
+    own: clients that keep an `id` (openai-python) take the empty line behind it for an event without data.
+    """
+    at = bisect_left(SIZES, len(data) + 2)
     if at == len(SIZES) or not data.endswith(END):
         return data
-    return data + b":" + b" " * (SIZES[at] - len(data) - 3) + b"\n\n"
+    room = SIZES[at] - len(data)
+    body = data.rstrip(b"\r\n")
+    if body.endswith(b"}") and body.startswith(b"data:", max(body.rfind(b"\n"), body.rfind(b"\r")) + 1):
+        return body + b" " * room + data[len(body):]
+    end = len(data) - (2 if data.endswith(b"\r\n") else 1)
+    return data[:end] + b":" + b" " * (room - 2) + data[-1:] + data[end:]
 
 
 def large() -> FirewallError:

@@ -111,14 +111,31 @@ def test_a_line_has_a_size() -> None:
                 framer.feed(part)
 
 
-@given(st.lists(st.sampled_from(ATOMS), max_size=40), st.integers(0, 3000))
-def test_padding_adds_nothing_but_a_comment(atoms: list[bytes], more: int) -> None:
-    """O01: one of few sizes, the same events; what ends inside an event is left alone."""
+@given(st.lists(st.sampled_from([*ATOMS, b"data: {}", b"data: [DONE]\n\n"]), max_size=40), st.integers(0, 3000))
+def test_padding_adds_nothing_but_blanks(atoms: list[bytes], more: int) -> None:
+    """O01: one of few sizes, the same events and not one more; what ends inside an event is left alone."""
     data = b"data: " + b"x" * more + b"\n\n" + b"".join(atoms)
     out = padded(data)
-    assert out.startswith(data) and (len(out) in SIZES if data.endswith(END) else out == data)
-    assert [(e.name, e.data) for e in map(event, framed(out)) if e.data is not None] == [
-        (e.name, e.data) for e in map(event, framed(data)) if e.data is not None]
+    assert len(out) in SIZES if data.endswith(END) else out == data
+    before, after = list(map(event, framed(data))), list(map(event, framed(out)))
+    for old, new in zip(before, after, strict=True):
+        assert new.name == old.name and (new.data == old.data or b"}" in (old.data or b"") and (
+            (new.data or b"").rstrip() == (old.data or b"").rstrip()))
+        assert [line for line in new.rest.split(b"\n") if line.strip(b": ")] == [
+            line for line in old.rest.split(b"\n") if line.strip(b": ")]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("line", [b'data: {"a":1}', b"data: [DONE]", b"id: 1", b": ping", b"data: {}\nx}", b""])
+def test_padding_stays_inside_the_last_event(line: bytes, end: bytes) -> None:
+    """No empty line is added: clients that keep an `id` take it for an event. JSON stays all there is in its event."""
+    whole = line + end + end
+    out = padded(b"id: 1\ndata: 2\n\n" + whole)
+    (read,) = map(event, framed(out + b"x")[1:2])
+    assert len(out) == 256 and out.endswith(END) and len(framed(out)) == 2
+    assert (read.data or b"").rstrip() == (event(whole).data or b"")
+    if line.startswith(b"data: {") and line.endswith(b"}") and b"x" not in line:
+        assert not read.rest
 
 
 def test_padding_has_an_end() -> None:
