@@ -31,7 +31,7 @@ from firewall.proxy.http1.request import Request
 from firewall.proxy.http1.server import Refusal, Reply
 from firewall.proxy.redact import blocked
 from firewall.proxy.relay import Relay
-from firewall.proxy.tags import hidden, visible
+from firewall.proxy.tags import hidden, unremovable, visible
 from firewall.verdict import ALLOW, Decision, Verdict
 from firewall.wire.body import document, plain
 from firewall.wire.moderation import Moderation
@@ -121,6 +121,8 @@ class App:
                 exchange.stripped = sum(span.end - span.start for span in unseen)
                 body = visible(asked, unseen)
                 asked = self._admit(document(body, None, house.body), matched, exchange)
+                if hidden(asked.messages):      # what was removed held escapes or base64 apart
+                    raise unremovable()
                 decision, _ = await house.judge(case._replace(messages=asked.messages), exchange)   # what will be forwarded
             if decision.action == "redact":
                 try:

@@ -29,11 +29,17 @@ def hidden(messages: Iterable[Message]) -> list[Span]:
 def visible(asked: Asked, spans: list[Span]) -> bytes:
     """The request without these spans.
 
+    What was held apart joins: the caller looks once more (`hidden`), since the joined words may spell hidden ones.
+
     Raises:
         FirewallError: `hidden_text` where one stands in a key or in numbers and cannot be removed.
     """
     try:
         return asked.rewrite(spans, lambda _: "")
     except FirewallError:
-        raise FirewallError("hidden_text", "The request hides text in invisible tag characters (U+E0000 to U+E007F) where "
-                            "it cannot be removed.") from None
+        raise unremovable() from None
+
+
+def unremovable() -> FirewallError:
+    return FirewallError("hidden_text", "The request hides text in invisible tag characters (U+E0000 to U+E007F) where it "
+                         "cannot be removed.")
