@@ -7,7 +7,7 @@ is judged too. Keys outside the protocol's vocabulary are words somebody chose: 
 text: judged as the characters they are.
 
 Iterative: depth costs no stack. Paths name places with dots, `messages.0.content`; a key that is a word is named by its
-digest, `metadata.~9f2c51d0a7be`, so that a path never repeats input and a field has one name in every event of a stream,
+digest, `metadata.~9f2c51d0a7be...`, so that a path never repeats input and a field has one name in every event of a stream,
 wherever it stands. `path#key` is the key itself, `path#ints` a list of
 integers read as text, `path#decoded` what escapes or base64 inside the leaf stand for.
 """
@@ -160,13 +160,13 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
 
 
 def stamp(name: str) -> str:
-    """What a path calls a key that is no protocol word."""
+    """What a path calls a key that is no protocol word: 128 bits, so that nobody finds two with one name."""
     return _stamp(name) if len(name) <= 64 else _stamp.__wrapped__(name)
 
 
 @lru_cache(4096)        # the properties of a tool come with every request
 def _stamp(name: str) -> str:
-    return "~" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return "~" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class _Key:
@@ -306,8 +306,16 @@ def _unpacked(text: str, holder: Any) -> str:
     return out if known or out.count("\ufffd") < 0.2 * len(out) else ""
 
 
-def resolve(document: Any, path: str) -> tuple[Any, Any]:
-    """A path of this module -> (container, key) in a document of the same form."""
+def resolve(document: Any, path: str, stamps: dict[int, dict[str, str]]) -> tuple[Any, Any]:
+    """A path of this module -> (container, key) in a document of the same form.
+
+    Args:
+        stamps: id of an object -> its keys by stamp; filled here, so that many paths name each object's keys once. It
+            belongs to one document, whose objects stay.
+
+    Raises:
+        LookupError, TypeError, ValueError: there is no such place.
+    """
     holder: Any = None
     key: Any = None
     node = document
@@ -316,7 +324,9 @@ def resolve(document: Any, path: str) -> tuple[Any, Any]:
         if type(node) is list:
             key = int(step)
         elif step.startswith("~"):
-            key = next((name for name in node if stamp(name) == step), None)
+            if id(node) not in stamps:
+                stamps[id(node)] = {stamp(name): name for name in node if name not in KEYS}
+            key = stamps[id(node)][step]
         else:
             key = step
         node = node[key]

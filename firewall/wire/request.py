@@ -7,13 +7,14 @@ at the vendor that nobody here has seen.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves, stamp
 from firewall.wire.vocabulary import KEYS
-from firewall.wire.wire import malformed, refused
+from firewall.wire.wire import malformed, refused, together
 
 CONTROL: frozenset[str] = frozenset("""api_base base_url api_key api_version api_type custom_llm_provider
 user_config litellm_params litellm_metadata extra_body extra_headers extra_query headers mock_response fallbacks
@@ -40,21 +41,21 @@ class Words:
     def each(self, role: str, value: Any, node: Any, path: str) -> None:
         """Every leaf is a message; an object of arguments is one, a leaf a line. Arguments whose escapes hide words
         are shown decoded as well."""
-        lines: dict[str, list[str]] = {}
+        spoken: dict[str, list[Leaf]] = {}
         for leaf in leaves(value, node, path, opaque=self.opaque):
-            if spoken := _spoken(leaf.path, len(path)):
-                lines.setdefault(spoken, []).append(leaf.text)
+            if found := _SPOKEN.search(leaf.path, len(path)):
+                spoken.setdefault(leaf.path[:found.end() - 1], []).append(leaf)
                 continue
             self.messages.append(Message(role, leaf.text, leaf.path))
             if leaf.path.endswith((".arguments", ".input")) and (inside := decoded(leaf.text)):
                 self.messages.append(Message(role, inside, leaf.path + "#decoded"))
-        self.messages += [Message(role, "\n".join(said), where) for where, said in lines.items()]
+        self.messages += [together(role, said, where) for where, said in spoken.items()]
 
     def lines(self, role: str, value: Any, node: Any, path: str) -> None:
         """All leaves of one thing are the lines of one message."""
         found: list[Leaf] = leaves(value, node, path, opaque=self.opaque)
         if found:
-            self.messages.append(Message(role, "\n".join([leaf.text for leaf in found]), path))
+            self.messages.append(together(role, found, path))
 
     def rest(self, document: dict[str, Any], known: frozenset[str], tree: Any) -> None:
         """Every other field: lists of definitions by item, all else as one message under its own name."""
@@ -73,15 +74,7 @@ class Words:
                 self.lines(role, value, node, where)
 
 
-def _spoken(path: str, start: int) -> str:
-    """The path of the object of arguments that holds a leaf, or nothing."""
-    for name in ARGUMENTS:
-        at = path.find(f".{name}.", start)
-        if at >= 0:
-            return path[:at + len(name) + 1]
-    return ""
-
-
+_SPOKEN = re.compile(rf"\.(?:{'|'.join(sorted(ARGUMENTS))})\.")     # the outermost object of arguments in a path
 LISTS = frozenset(("tools", "functions", "mcp_servers"))
 ABOUT = frozenset(("metadata", "user", "safety_identifier", "prompt_cache_key", "labels"))
 

@@ -6,7 +6,7 @@ re-serialised document of a redaction. `Wire` objects have no state; a `Reader` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,10 +16,11 @@ from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.verdict import Span
 from firewall.wire.frame import Frame
-from firewall.wire.leaves import ARGUMENTS, SPOKEN, Tree, leaves, resolve
+from firewall.wire.leaves import Leaf, Tree, resolve
 from firewall.wire.origin import origins
 
 DECODED = "#decoded"        # a message that shows another's words decoded (`Message.where`)
+SPANS = 16_384              # of one request: what is redacted more often is blocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,19 @@ class StreamLimits:
     event: int = 1_048_576
     body: int = 16_777_216
     copies: bool = False
+
+
+class Together(Message):
+    """A message whose text is the lines of several leaves, and these as they were read: who rewrites it does not walk a
+    second time, by rules that may differ. A line may hold line feeds itself."""
+
+    leaves: list[Leaf]
+
+
+def together(role: str, found: list[Leaf], where: str) -> Together:
+    message = Together(role, "\n".join([leaf.text for leaf in found]), where)
+    message.leaves = found
+    return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +77,29 @@ class Asked:
         Words that only appear decoded are cut out of the text that hides them.
 
         Raises:
-            FirewallError: `unredactable` where a span lies in a key, in numbers, or in base64.
+            FirewallError: `unredactable` where a span lies in a key, in numbers, or in base64, or there are over `SPANS`.
         """
+        spans = list(spans)
+        if len(spans) > SPANS:
+            raise unredactable()
+        said = {message.where: message for message in self.messages}
         document = orjson.loads(orjson.dumps(self.document))
+        stamps: dict[int, dict[str, str]] = {}
         for where, hits in _merged(self._traced(spans)).items():
-            if "#" in where:
+            if where not in said:
                 raise unredactable()
-            try:
-                holder, key = resolve(document, where)
-            except (LookupError, ValueError, TypeError):
-                raise unredactable() from None
-            if isinstance(holder[key], str):
-                holder[key] = cut(holder[key], [(span.start, span.end, mask(span)) for span in hits])
-            else:
-                place = SPOKEN if key in ARGUMENTS and type(holder[key]) is dict else _place(self.place, where)
-                _lines(holder[key], place, where, hits, mask)
+            for path, text, edits in _edits(said[where], hits, mask):
+                try:
+                    holder, key = resolve(document, path, stamps)
+                    same = str(holder[key]) == text     # of arguments, numbers are words too
+                except (LookupError, ValueError, TypeError):
+                    raise unredactable() from None
+                if not same:
+                    raise unredactable()
+                holder[key] = cut(text, edits)
         return orjson.dumps(document)
 
-    def _traced(self, spans: Iterable[Span]) -> list[Span]:
+    def _traced(self, spans: list[Span]) -> list[Span]:
         """Spans of decoded words as spans of the words that hide them."""
         out: list[Span] = []
         hidden: dict[str, list[tuple[int, int]]] = {}
@@ -206,24 +225,22 @@ def _merged(spans: Iterable[Span]) -> dict[str, list[Span]]:
     return out
 
 
-def _place(tree: Tree, path: str) -> Any:
-    node: Any = tree
-    for step in path.split("."):
-        if type(node) is not dict:
-            return None
-        node = node.get("[]" if step.isdigit() else step)
-    return node
-
-
-def _lines(value: Any, node: Any, path: str, hits: list[Span], mask: Callable[[Span], str]) -> None:
-    """Redacts a message that is the lines of a container's leaves: each hit lands in the leaves it touches."""
-    at = 0
-    for leaf in leaves(value, node, path):
-        size = len(leaf.text)
-        edits = [(max(span.start - at, 0), min(span.end - at, size), mask(span))
-                 for span in hits if span.start < at + size and span.end > at]
+def _edits(message: Message, hits: list[Span], mask: Callable[[Span], str],
+           ) -> Iterator[tuple[str, str, list[tuple[int, int, str]]]]:
+    """(path, text, what is replaced) of each leaf that the hits touch; they are sorted and apart. One that reaches over
+    several lines is cut out of each."""
+    at = first = 0
+    found = message.leaves if type(message) is Together else [Leaf(message.where, message.text)]
+    for path, text, _, _ in found:
+        size = len(text)
+        while first < len(hits) and hits[first].end <= at:
+            first += 1
+        edits: list[tuple[int, int, str]] = []
+        n = first
+        while n < len(hits) and hits[n].start < at + size:
+            edits.append((max(hits[n].start - at, 0), min(hits[n].end - at, size), mask(hits[n])))
+            n += 1
         if edits:
-            if "#" in leaf.path:
-                raise unredactable()
-            leaf.holder[leaf.key] = cut(leaf.text, edits)
+            yield path, text, edits
+        first = max(first, n - 1)       # the last may reach on
         at += size + 1

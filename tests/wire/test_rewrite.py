@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import time
 from typing import Any
 
 import orjson
@@ -14,8 +16,9 @@ from firewall.proxy.redact import Redaction
 from firewall.transcript import Transcript
 from firewall.verdict import Span
 from firewall.wire.dialects import WIRES
+from firewall.wire.leaves import stamp
 from firewall.wire.sse import event
-from firewall.wire.wire import StreamLimits
+from firewall.wire.wire import SPANS, StreamLimits
 from tests.wire.asked import RICH
 from tests.wire.streams import REQUESTS, STREAMS, Stream, events, heard, listen, needs_shared, said
 
@@ -159,6 +162,90 @@ def test_what_cannot_be_cut_out_of_a_request() -> None:
         with pytest.raises(FirewallError) as error:
             asked.rewrite([span], lambda _: "[X]")
         assert error.value.code == "unredactable"
+
+
+SECRET = "AKIAIOSFODNN7EXAMPLE"
+
+
+def masked(wire: str, body: dict[str, Any]) -> Any:
+    """The request with every appearance of `SECRET` in its words redacted."""
+    asked = WIRES[wire].ask(body)
+    found = [(m.where, m.text.find(SECRET)) for m in asked.messages if SECRET in m.text]
+    assert found and len({m.where for m in asked.messages}) == len(asked.messages)
+    return orjson.loads(asked.rewrite([Span(where, at, at + len(SECRET)) for where, at in found], lambda _: "[X]"))
+
+
+@pytest.mark.parametrize("outer", ["input", "args", "arguments"])
+@pytest.mark.parametrize("inner", ["input", "args", "arguments"])
+def test_arguments_in_arguments_lose_the_right_words(outer: str, inner: str) -> None:
+    """The outermost object is the message, in whatever order its leaves are looked at (`call_tool` of MCP)."""
+    def body(secret: str) -> dict[str, Any]:
+        call = {"tool": "aws", inner: {"q": "list the buckets", "n": 7}, "n": 1.5, "note": f"key {secret} it is", "z": "x"}
+        return {"model": "m", "messages": [{"role": "assistant", "content": "hm", outer: call}]}
+
+    assert masked("openai-chat", body(SECRET)) == body("[X]")
+
+
+@pytest.mark.parametrize("name", ["input", "args", "arguments", "brand_new", "metadata"])
+def test_numbers_at_the_top_do_not_move_what_is_cut(name: str) -> None:
+    def body(secret: str) -> dict[str, Any]:
+        return {"model": "m", "messages": [], name: {"count": 12345, "name": f"zz {secret}", "n": [1, 2], "m": ["a", 3]}}
+
+    assert masked("openai-chat", body(SECRET)) == body("[X]")
+
+
+def test_names_of_one_short_digest_are_two() -> None:
+    """Found in minutes for 48 bits: two fields under one name, of which the second kept its words."""
+    names = ("memo9584666", "memo39318011")
+
+    def body(secret: str) -> dict[str, Any]:
+        return {"model": "m", "messages": [{"role": "user", "content": "hi", **{name: f"a {secret}" for name in names}}]}
+
+    assert len({stamp(name) for name in names}) == 2 and len(stamp(names[0])) == 33
+    assert masked("openai-chat", body(SECRET)) == body("[X]")
+
+
+def test_a_hit_over_several_lines_is_cut_out_of_each() -> None:
+    """Hits that reach over leaves, several in one leaf, one of a line feed only."""
+    body = {"model": "m", "messages": [], "stop": ["abcdef", "gh\ni", "jkl", "mno"]}
+    asked = WIRES["openai-chat"].ask(body)
+    text = "abcdef\ngh\ni\njkl\nmno"
+    assert [m.text for m in asked.messages] == [text]
+    for hits, want in (
+        ([(1, 2), (3, 5)], ["a_c_f", "gh\ni", "jkl", "mno"]),
+        ([(4, 13)], ["abcd_", "_", "_kl", "mno"]),
+        ([(0, 1), (5, 8), (8, 9), (13, 18)], ["_bcde_", "__\ni", "j_", "_o"]),
+        ([(6, 7), (11, 12)], ["abcdef", "gh\ni", "jkl", "mno"]),
+        ([(0, len(text))], ["_", "_", "_", "_"]),
+    ):
+        out = orjson.loads(asked.rewrite([Span("stop", a, b) for a, b in hits], lambda _: "_"))
+        assert out["stop"] == want, hits
+
+
+@pytest.mark.parametrize("kind", ["lines", "keys"])
+def test_many_spans_cost_their_number(kind: str) -> None:
+    """A hit in each of many leaves: no leaf is looked at once a hit, no key named once a place."""
+    many = {f"k{i}": f"v {i} zebra" for i in range(5000)}
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi", "note": many}]}
+    if kind == "lines":
+        body = {"model": "m", "messages": [], "tools": [{"type": "function", "enum": list(many.values())}]}
+    began = time.process_time()
+    asked = WIRES["openai-chat"].ask(body)
+    read = time.process_time() - began
+    spans = [Span(m.where, hit.start(), hit.end()) for m in asked.messages for hit in re.finditer("zebra", m.text)]
+    began = time.process_time()
+    out = asked.rewrite(spans, lambda _: "")
+    assert len(spans) == 5000 and b"zebra" not in out
+    assert time.process_time() - began < 40 * read + 0.2
+
+
+def test_more_spans_than_a_request_may_have() -> None:
+    asked = WIRES["openai-chat"].ask({"model": "m", "messages": [{"role": "user", "content": "ab" * (SPANS + 1)}]})
+    spans = [Span("messages.0.content", at, at + 1) for at in range(0, 2 * (SPANS + 1), 2)]
+    assert asked.rewrite(spans[1:], lambda _: "").count(b"a") < 20
+    with pytest.raises(FirewallError) as error:
+        asked.rewrite(spans, lambda _: "")
+    assert error.value.code == "unredactable"
 
 
 def test_g11_annotations_that_point_into_changed_words_go() -> None:
