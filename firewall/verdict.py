@@ -86,22 +86,26 @@ ALLOW = Decision()
 def decide(verdicts: Iterable[Verdict], policies: PolicySet, errors: Iterable[GuardDown] = ()) -> Decision:
     """Verdicts and failures -> one decision. Pure and order-free: block > error > redact > flag > allow.
 
-    A failed guard means *error* unless every active policy says `on-guard-error: open`.
+    A failed guard means *error* unless every active policy says `on-guard-error: open`. Among the rules of the winning
+    action, the message is that of the surest: the furthest on the way from its policy's threshold to 1.
     """
     hit: dict[str, list[Span] | None] = {}      # None: something is there that no cutting out removes
+    sure: dict[str, float] = {}
     for verdict in verdicts:
         for finding in verdict.findings:
             policy = policies.owner.get(finding.rule)
             if policy is not None and finding.score >= policy.threshold:
                 known = hit.get(finding.rule, [])
                 hit[finding.rule] = None if known is None or not finding.spans else [*known, *finding.spans]
+                how = (finding.score - policy.threshold) / ((1 - policy.threshold) or 1)
+                sure[finding.rule] = max(how, sure.get(finding.rule, how))
     failed = tuple(sorted({e.code for e in errors}))
     if not hit and not failed:
         return ALLOW
     action: Outcome = "allow"
     message = ""
     spans: list[Span] = []
-    for rule in sorted(hit):
+    for rule in sorted(hit, key=lambda rule: (-sure[rule], rule)):
         policy = policies.owner[rule]
         does: Outcome = "flag" if policy.release == "watch" else policy.action
         if does == "redact":

@@ -55,6 +55,17 @@ def test_redact_needs_spans_and_messages_come_from_the_winner():
     assert got == Decision("redact", ("f/1", "r/1"), (), (Span("c", 1, 2),), "no r")
 
 
+@given(st.permutations([("a/1", 0.6), ("b/1", 0.9), ("b/1", 0.55), ("f/1", 1.0), ("c/1", 0.91)]))
+def test_the_client_is_told_the_surest_policys_message(found):
+    """Not the first name's; and a policy's own threshold says what is sure: 0.91 is hardly anything above 0.9."""
+    each = [replace(Policy.from_text(i, "a rule"), message=f"no {i}", threshold=0.9 if i == "c" else 0.5,
+                    action="flag" if i == "f" else "block") for i in "abcf"]
+    got = decide([Verdict("g", (Finding(*f),)) for f in found], PolicySet.of(each))
+    assert (got.action, got.message) == ("block", "no b") and got.rules == ("a/1", "b/1", "c/1", "f/1")
+    even = [Verdict("g", (Finding(rule, 0.75),)) for rule, _ in found if rule != "c/1"]
+    assert decide(even, PolicySet.of(each)).message == "no a"
+
+
 def test_watch_policies_only_flag_and_open_policies_let_a_failure_pass():
     watched = PolicySet.of([replace(SET.owner["b"], release="watch")])
     assert decide((Verdict("g", (Finding("b/1", 1.0),)),), watched).action == "flag"
