@@ -7,7 +7,9 @@ keeps the two equal, and `explain` reads the reason of a key from its comments.
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,8 +19,16 @@ from typing import Any, get_type_hints
 from firewall.errors import Mistakes
 
 SHIPPED = Path(__file__).parent / "shipped"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")       # of an environment variable
+NO_NAME = "must be the NAME of an environment variable; a key does not belong in a file"
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
 CHOICES = {"depth": ("snap", "reason", "deliberate"), "release": ("rolling", "whole", "watch")}
 KINDS = ("embedded", "vllm", "transformers", "remote:URL", "webhook:URL", "scripted")
+NOT_ZERO = {                # zero is no "off" for these: it would stop, spin or refuse everything
+    "server.workers", "upstream.connect_timeout", "upstream.head_timeout", "upstream.idle_timeout", "policies.reload",
+    "guard.deadline", "guard.concurrency", "guard.threads", "stream.whole", "stream.event", "stream.content_idle",
+    "stream.total", "limits.first_byte", "limits.head", "limits.body_time", "limits.body", "limits.body_budget",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class Config:
 
 FAMILIES = ("openai", "anthropic", "gemini", "ollama")
 SECTIONS: dict[str, type] = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)[:7]}
-ENVIRONMENT = {
+ENVIRONMENT = {         # each is a flag, too: --listen, ...
     "FIREWALL_LISTEN": "server.listen", "FIREWALL_ADMIN": "server.admin", "FIREWALL_WORKERS": "server.workers",
     "FIREWALL_UPSTREAM": "upstream.url", "FIREWALL_POLICIES": "policies.folder", "FIREWALL_GUARD": "guard.kind",
 }
@@ -155,14 +165,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
         if config.policies.folder:      # relative to the file that names it
             folder = str(path.resolve().parent / config.policies.folder)
             config = replace(config, policies=replace(config.policies, folder=folder))
-    settings = {dotted: environ[name] for name, dotted in ENVIRONMENT.items() if environ.get(name)}
-    settings |= {k: v for k, v in (flags or {}).items() if v is not None}
-    for dotted, value in settings.items():
+    settings = {dotted: (name, environ[name]) for name, dotted in ENVIRONMENT.items() if environ.get(name)}
+    names = {dotted: f"--{name.removeprefix('FIREWALL_').lower()}" for name, dotted in ENVIRONMENT.items()}
+    settings |= {k: (names.get(k, ""), v) for k, v in (flags or {}).items() if v is not None}
+    for dotted, (said, value) in settings.items():
         section, key = dotted.split(".")
         part = getattr(config, section)
         problem, value = _check(key, value, type(getattr(part, key)), f"{section}.{key}", loose=True)
         if problem:
-            wrong.append(f"{dotted}: {problem}")
+            wrong.append(f"{said} ({dotted}): {problem}" if said else f"{dotted}: {problem}")
         else:
             config = replace(config, **{section: replace(part, **{key: value})})
     if families:                # now that [upstream] is what the environment and the flags made of it
@@ -175,15 +186,19 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
 
 
 def secret(reference: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`env:NAME` -> the value; empty stays empty. Raises `Mistakes` when the variable is not set or is no key."""
+    """`env:NAME` -> the value; empty stays empty. Raises `Mistakes` when the variable is not set or is no key, in words
+    that repeat neither a value nor what may be one: some keys read like a name in small letters."""
     if not reference:
         return ""
     name = reference.removeprefix("env:")
+    if not NAME.fullmatch(name):
+        raise Mistakes([f"a key {NO_NAME}"])
     value = environ.get(name, "").strip()           # a mounted secret often ends in a line's end
+    shown = name if name.isupper() else f"{name[:3]}... (written in full in firewall.toml)"
     if not value:
-        raise Mistakes([f"environment variable {name} is not set; it should hold a key"])
+        raise Mistakes([f"environment variable {shown} is not set; it should hold a key"])
     if not (value.isascii() and value.isprintable()) or " " in value:
-        raise Mistakes([f"environment variable {name} is no key: it holds blanks or characters that a header cannot have"])
+        raise Mistakes([f"environment variable {shown} is no key: it holds blanks or characters that a header cannot have"])
     return value
 
 
@@ -226,7 +241,7 @@ def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> tupl
     families: dict[str, dict[str, Any]] = {}
     for name, table in data.items():
         if name not in SECTIONS or not isinstance(table, dict):
-            wrong.append(f"{where}:{_line(text, name, '')}: unknown section [{name}]{_near(name, SECTIONS)}")
+            wrong.append(f"{where}:{_line(text, name, '')}: {_stray(name, table)}")
             continue
         if name == "upstream":
             families = {k: v for k, v in table.items() if isinstance(v, dict)}
@@ -236,6 +251,16 @@ def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> tupl
         part = _section(SECTIONS[name](), table, name, text, where, wrong)
         config = replace(config, **{name: part})
     return config, families
+
+
+def _stray(name: str, value: Any) -> str:
+    """What is wrong with something at the top of the file that is no section of ours."""
+    if name in SECTIONS:
+        return f"{name} is a section: write [{name}] on a line of its own, and its keys below"
+    if isinstance(value, dict):
+        return f"unknown section [{name}]{_near(name, SECTIONS)}"
+    homes = [s for s, kind in SECTIONS.items() if name.replace("-", "_") in {f.name for f in fields(kind)}]
+    return f"{name} stands outside a section" + (f"; write it below {' or '.join(f'[{s}]' for s in homes)}" if homes else "")
 
 
 def _family(base: Any, name: str, table: dict[str, Any], text: str, where: str, wrong: list[str]) -> Any:
@@ -267,16 +292,21 @@ def _check(key: str, value: Any, kind: Any, path: str, loose: bool = False) -> t
         try:
             value = kind(value)
         except ValueError:
-            return "must be a number", value
+            return f"must be {WORDS[kind]}", value
+    if isinstance(value, int) and value >= 1 << 63:
+        return "is too large", value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
         value = tuple(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        names = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
-        return f"must be {names.get(kind, 'text')}", value
+        return f"must be {WORDS.get(kind, 'text')}", value
+    if kind is float and not math.isfinite(value):
+        return "must be a number; there is no value for never", value
     if kind in (int, float) and value < 0:
         return "must not be negative", value
+    if kind in (int, float) and value == 0 and f"{path.split('.')[0]}.{key}" in NOT_ZERO:
+        return "must be more than 0", value
     if key in CHOICES and value not in CHOICES[key]:
         return f"must be one of {', '.join(CHOICES[key])}{_near(value, CHOICES[key])}", value
     if path == "guard.kind" and value.split(":")[0] not in {k.split(":")[0] for k in KINDS}:
@@ -290,8 +320,10 @@ def _check(key: str, value: Any, kind: Any, path: str, loose: bool = False) -> t
             return "must be HOST:PORT, e.g. 127.0.0.1:8080", value
     if path.startswith("upstream") and key == "url" and value and not value.startswith(("http://", "https://")):
         return "must start with http:// or https://", value
-    if key == "key" and value and not value.startswith("env:"):
-        return "must be env:NAME; a key does not belong in a file", value
+    if key == "key" and value and not (value.startswith("env:") and NAME.fullmatch(value[4:])):
+        return f"must be env:NAME; it {NO_NAME}", value
+    if key == "client_keys" and not all(NAME.fullmatch(v.removeprefix("env:")) for v in value):
+        return f"each {NO_NAME}", value
     return "", value
 
 
@@ -302,9 +334,6 @@ def _consistent(config: Config) -> list[str]:
         out.append("server: certificate and private-key go together")
     if s.listen == s.admin and not s.listen.endswith(":0"):
         out.append("server: listen and admin must differ")
-    out += [f"{name}: must be more than 0" for name, value in (
-        ("server.workers", s.workers), ("policies.reload", config.policies.reload),
-        ("guard.concurrency", config.guard.concurrency), ("guard.deadline", config.guard.deadline)) if value <= 0]
     return out
 
 

@@ -55,7 +55,7 @@ def test_flags_win_over_environment_over_file(tmp_path):
     got = config.load(path, {"FIREWALL_LISTEN": "127.0.0.1:5", "FIREWALL_WORKERS": "4"},
                       {"server.listen": "127.0.0.1:6", "server.admin": None})
     assert (got.server.listen, got.server.admin, got.server.workers) == ("127.0.0.1:6", "127.0.0.1:2", 4)
-    with pytest.raises(Mistakes, match="must be a number"):
+    with pytest.raises(Mistakes, match=r"FIREWALL_WORKERS \(server.workers\): must be a whole number"):
         config.load(path, {"FIREWALL_WORKERS": "many"})
 
 
@@ -107,8 +107,59 @@ def test_what_no_header_can_hold_is_no_key(value):
     assert "K" in str(mistake.value.lines) and (not value.strip() or value.strip() not in str(mistake.value.lines))
 
 
-@pytest.mark.parametrize("line", ["[policies]\nreload = 0", "[guard]\nconcurrency = 0", "[server]\nworkers = 0"])
+@pytest.mark.parametrize("line", ["[policies]\nreload = 0", "[guard]\nconcurrency = 0", "[server]\nworkers = 0",
+                                  "[stream]\ntotal = 0", "[stream]\nwhole = 0", "[limits]\nbody = 0", "[guard]\nthreads = 0",
+                                  "[upstream.openai]\nhead-timeout = 0"])
 def test_a_zero_that_would_stop_or_spin_everything_is_a_mistake(tmp_path, line):
     (tmp_path / "f.toml").write_text(line)
-    with pytest.raises(Mistakes, match="must be more than 0"):
+    with pytest.raises(Mistakes, match=r"f.toml:2: .*: must be more than 0"):
         config.load(tmp_path / "f.toml", {})
+
+
+def test_a_zero_that_means_off_stays(tmp_path):
+    off = "[guard]\nmemory = 0\nqueue = 0\n[limits]\nmemory = 0\ncandidates = 0\nbody-rate = 0\n[server]\ndrain-wait = 0\n"
+    assert config.load(write(tmp_path, off), {}).guard.memory == 0
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1" + "0" * 400])
+def test_what_is_no_number_is_a_mistake(tmp_path, value):
+    with pytest.raises(Mistakes, match=r":2: guard.deadline: (must be a number|is too large)"):
+        config.load(write(tmp_path, f"[guard]\ndeadline = {value}\n"), {})
+
+
+@pytest.mark.parametrize("key", ["sk-live-1234", "env:sk-live-1234", "env:", "a b", "9ab"])
+def test_a_key_in_place_of_its_variables_name_is_refused_once_and_not_repeated(tmp_path, key):
+    text = f'[server]\nclient-keys = ["K", "{key}"]\n[upstream]\nurl = "http://h"\nkey = "{key}"\n'
+    with pytest.raises(Mistakes) as e:
+        config.load(write(tmp_path, text), {})
+    assert len(e.value.lines) == 2 and all("does not belong in a file" in line for line in e.value.lines)
+    assert ":2: server.client-keys: each must be the NAME" in e.value.lines[0] and "live" not in str(e.value)
+    with pytest.raises(Mistakes, match="must be the NAME") as e:
+        config.secret(key.removeprefix("env:") or "env:", {})
+    assert "live" not in str(e.value)
+
+
+@pytest.mark.parametrize("value", [None, "two words"])
+def test_a_key_that_reads_like_a_name_is_not_repeated(value):
+    with pytest.raises(Mistakes, match="environment variable abc... ") as e:
+        config.secret("env:abcdef0123456789", {} if value is None else {"abcdef0123456789": value})
+    assert "abcdef" not in str(e.value)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('upstream = "http://h"\n', ":1: upstream is a section: write [upstream] on a line of its own"),
+    ("[[guard]]\ndeadline = 1\n", ":1: guard is a section"),
+    ('listen = "127.0.0.1:1"\n', ":1: listen stands outside a section; write it below [server]"),
+    ("nothing = 1\n", ":1: nothing stands outside a section"),
+    ("[gard]\n", ":1: unknown section [gard]; did you mean 'guard'?")])
+def test_what_stands_at_the_top_is_told_apart(tmp_path, text, said):
+    with pytest.raises(Mistakes) as e:
+        config.load(write(tmp_path, text), {})
+    assert len(e.value.lines) == 1 and said in e.value.lines[0]
+
+
+def test_a_flag_is_named_as_it_was_written(tmp_path):
+    with pytest.raises(Mistakes) as e:
+        config.load(write(tmp_path, ""), {"FIREWALL_WORKERS": "2"}, {"server.workers": "x", "upstream.url": "h"})
+    assert e.value.lines == ["--workers (server.workers): must be a whole number",
+                             "--upstream (upstream.url): must start with http:// or https://"]
