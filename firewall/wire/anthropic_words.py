@@ -85,6 +85,7 @@ DELTA: Inert = {
     "citation.file_id": TOKEN,
     "encrypted_content": BASE64,
 }
+OPEN = 64       # blocks that a stream may have open at once; the vendor opens one
 PLACED = frozenset(("content_block_start", "content_block_delta", "content_block_stop"))
 EVENTS = words("message_start content_block_start content_block_delta content_block_stop message_delta message_stop "
                "ping error")
@@ -151,11 +152,15 @@ class Blocks:
             return out
         if type_ == "content_block_start" and type(document.get("content_block")) is dict:
             block = document["content_block"]
-            if _type(block) in CALLS:
+            out += self._called(index)
+            if _type(block) in CALLS or "input" in block:
                 self._calling[index] = []
             self._block(block, index, out)
             self._rest(document, ("type", "index", "content_block"), out)
-            seen = seen._replace(open=(*[i for i in seen.open if i != index], index))
+            if index not in seen.open:
+                if len(seen.open) >= OPEN:      # every frame carries what is open
+                    raise unreadable("too many blocks are open")
+                seen = seen._replace(open=(*seen.open, index))
         elif type_ == "content_block_stop":
             out += self._called(index)
             self._rest(document, ("type", "index"), out)
@@ -221,10 +226,9 @@ class Blocks:
                 for index, block in enumerate(value):
                     if type(block) is not dict:
                         raise unreadable("a block is no object")
+                    self._calling[index] = []
                     self._block(block, index, out)
-                    if _type(block) in CALLS:
-                        inside = decoded(orjson.dumps(block.get("input")).decode())
-                        out += [Leaf(f"block/{index}/input/decoded", inside)] if inside else []
+                    out += self._called(index)
             else:
                 where = "stop" if key.startswith("stop_") else "message"
                 self._other(message, key, value, PLACE["message"], where, out)
@@ -235,9 +239,11 @@ class Blocks:
         for key, value in block.items():
             if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
-            if key == "input" and type(value) is dict and _type(block) in CALLS:
+            if key == "input":
                 if value:
-                    out.append(Leaf(f"{path}.input".replace(".", "/"), orjson.dumps(value).decode(), block, key))
+                    said = value if type(value) is str else orjson.dumps(value).decode()
+                    out.append(Leaf(f"{path}.input".replace(".", "/"), said, block, key))
+                    self._calling[index].append(said)
                 continue
             self._other(block, key, value, _BLOCK, path, out)
 

@@ -6,7 +6,8 @@ array where one streams; errors have Google's shape.
 
 Channels: `choice/0/text`, `choice/0/reasoning` (parts with `thought`), `choice/0/tool/1/name|arguments`,
 `choice/0/code`, `choice/0/output`; anything else by its path. A function call that streams its arguments is pending
-until a part says that nothing more will come.
+until a part says that nothing more will come; then arguments whose escapes hide words are shown decoded. Streamed values
+are lines of one channel, each begun by a line feed: what ends one and what begins the next are no word.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ class Candidates:
         self.opaque: list[str] = []
         self._calls: dict[int, int] = {}        # candidate -> calls begun
         self._open: set[int] = set()            # candidates with a call under way
-        self._path: dict[int, str] = {}         # candidate -> the argument that is being written
+        self._paths: dict[int, dict[str, None]] = {}    # candidate -> arguments of its call, the last being written
+        self._written: dict[int, list[str]] = {}        # candidate -> what was written of them
 
     @property
     def pending(self) -> bool:
@@ -165,8 +167,7 @@ class Candidates:
         return
 
     def finish(self) -> list[Leaf]:
-        self._open.clear()
-        return []
+        return [leaf for index in sorted(self._open) for leaf in self._called(index)]
 
     def drop(self, document: dict[str, Any]) -> None:
         for part in document.get("[]", (document,)):
@@ -215,7 +216,7 @@ class Candidates:
             else:
                 self._other(candidate, key, value, _CANDIDATE, f"choice.{index}", out)
         if candidate.get("finishReason") and index not in seen.closed:
-            self._open.discard(index)
+            out += self._called(index)
             seen = seen._replace(closed=(*seen.closed, index))
         return seen
 
@@ -240,40 +241,52 @@ class Candidates:
     def _call(self, call: dict[str, Any], index: int, out: list[Leaf]) -> None:
         self.plain = False
         if call.get("name") or index not in self._open:
+            out += self._called(index)
             self._calls[index] = self._calls.get(index, -1) + 1
-            self._path.pop(index, None)
-        channel = f"choice/{index}/tool/{self._calls[index]}"
-        if call.get("willContinue") is True:
             self._open.add(index)
-        else:
-            self._open.discard(index)
+        channel = f"choice/{index}/tool/{self._calls[index]}"
+        written = self._written.setdefault(index, [])
         for key, value in call.items():
             if key == "name" and type(value) is str:
                 out += [Leaf(channel + "/name", value, call, key)] if value else []
             elif key == "args" and type(value) is dict:
                 said = orjson.dumps(value).decode()
+                written.append(said)
                 out.append(Leaf(channel + "/arguments", said, call, key))
-                out += [Leaf(channel + "/arguments/decoded", inside)] if (inside := decoded(said)) else []
             elif key == "partialArgs" and type(value) is list:
                 for piece in value:
                     self._piece(piece, index, channel, out)
             else:
                 self._other(call, key, value, _SAID["functionCall"], channel.replace("/", "."), out)
+        if call.get("willContinue") is not True:
+            out += self._called(index)
+
+    def _called(self, index: int) -> list[Leaf]:
+        """A call is whole: what the escapes of its arguments hide."""
+        self._open.discard(index)
+        self._paths.pop(index, None)
+        inside = decoded("".join(self._written.pop(index, ())))
+        return [Leaf(f"choice/{index}/tool/{self._calls[index]}/arguments/decoded", inside)] if inside else []
 
     def _piece(self, piece: Any, index: int, channel: str, out: list[Leaf]) -> None:
-        """A fragment of one argument; where it belongs is said when that changes."""
+        """A fragment of one argument; where it belongs is said when that changes. One that was left does not come back:
+        whoever puts its fragments together would read what nobody judged."""
         if type(piece) is not dict:
             raise unreadable("a partial argument is no object")
+        paths, written = self._paths.setdefault(index, {}), self._written[index]
+        path = piece.get("jsonPath")
+        if type(path) is str and path != next(reversed(paths), None):
+            if path in paths:
+                raise unreadable("partial arguments are mixed")
+            paths[path] = None
+            written.append("\n")
+            out += [Leaf(channel + "/path", path, piece, "jsonPath"), Leaf(channel + "/arguments", "\n")]
         for key, value in piece.items():
-            if key == "jsonPath" and type(value) is str:
-                if value != self._path.get(index):
-                    self._path[index] = value
-                    out.append(Leaf(channel + "/path", value, piece, key))
-            elif key == "stringValue" and type(value) is str:
-                out += [Leaf(channel + "/arguments", value, piece, key)] if value else []
-            elif key == "numberValue" and type(value) in (int, float):
-                out.append(Leaf(channel + "/arguments", str(value), piece, key))
-            else:
+            if (key == "stringValue" and type(value) is str) or (key == "numberValue" and type(value) in (int, float)):
+                if said := str(value):
+                    written.append(said)
+                    out.append(Leaf(channel + "/arguments", said, piece, key))
+            elif key != "jsonPath" or type(value) is not str:
                 self._other(piece, key, value, {}, channel.replace("/", "."), out)
 
     def _others(self, holder: dict[str, Any], known: tuple[str, ...], place: Any, path: str, out: list[Leaf]) -> None:

@@ -182,11 +182,7 @@ class Lines:
             for call in value:
                 self._call(call, place, out)
         else:
-            for leaf in leaves({key: value}, place, "", opaque=self.opaque):
-                judgeable(leaf)
-                if type(value) is str and "#" not in leaf.path:
-                    leaf = leaf._replace(holder=holder, key=key)
-                out.append(leaf._replace(path=leaf.path.replace(".", "/")))
+            self._other(holder, key, value, place, "", out)
 
     def _call(self, call: Any, place: Any, out: list[Leaf]) -> None:
         function = call.get("function") if type(call) is dict else None
@@ -200,12 +196,18 @@ class Lines:
                 out.append(Leaf(f"{channel}/{key}", said, function, key))
                 if key == "arguments" and (inside := decoded(said)):
                     out.append(Leaf(f"{channel}/{key}/decoded", inside))
-            elif key not in ("name", "arguments", "index"):
-                found = leaves({key: value}, None, channel.replace("/", "."), opaque=self.opaque)
-                out += [leaf._replace(path=leaf.path.replace(".", "/")) for leaf in found]
-        rest = {key: value for key, value in call.items() if key != "function"}
-        found = leaves(rest, {"id": TOKEN}, channel.replace("/", "."), opaque=self.opaque)
-        out += [leaf._replace(path=leaf.path.replace(".", "/")) for leaf in found]
+            elif key not in ("name", "arguments"):
+                self._other(function, key, value, None, channel.replace("/", "."), out)
+        for key, value in call.items():
+            if key != "function":
+                self._other(call, key, value, {"id": TOKEN}, channel.replace("/", "."), out)
+
+    def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
+        for leaf in leaves({key: value}, place, path, opaque=self.opaque):
+            judgeable(leaf)
+            if type(value) is str and "#" not in leaf.path:
+                leaf = leaf._replace(holder=holder, key=key)
+            out.append(leaf._replace(path=leaf.path.replace(".", "/")))
 
     def ending(self, after: Any, message: str) -> bytes:
         seen = after or Seen()

@@ -211,10 +211,10 @@ class Output:
             if key != "type" or self._event not in _DONE:
                 place = self._channel(document, "event.{o}.{c}") if "output_index" in document else ""
                 self._walk({key: value}, PLACE, place, out, document, delta=key != "type")
-        self._mark(document)
+        self._mark(document, out)
         return out
 
-    def _mark(self, document: dict[str, Any]) -> None:
+    def _mark(self, document: dict[str, Any], out: list[Leaf]) -> None:
         seen = self.after or Seen()
         response = document.get("response")
         if type(response) is dict and not seen.id:
@@ -228,7 +228,7 @@ class Output:
         if self._event in ("response.completed", "response.incomplete", "response.failed", "error") or (
                 "error" in document and document["error"]):
             self.last = self.complete = True
-            self._calls.clear()
+            out += self.finish()        # calls that it cuts short
             seen = seen._replace(ended=True)
         self.after = seen
         if seen._replace(sequence=-1) != self._state:

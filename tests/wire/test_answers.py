@@ -12,7 +12,7 @@ from firewall.errors import FirewallError
 from firewall.wire.body import BodyLimits, document, strict
 from firewall.wire.dialects import WIRES
 from firewall.wire.wire import unreadable
-from tests.wire.streams import REQUESTS, ask, heard, listen, said
+from tests.wire.streams import REQUESTS, ask, events, heard, listen, said
 
 ZERO = -3.4028234663852886e+38      # llama.cpp's logarithm of 0
 WORD = {"token": "word", "logprob": -0.12, "bytes": [119, 111, 114, 100]}
@@ -107,3 +107,31 @@ def test_no_shape_of_an_upstream_breaks_a_reader(wire: str, kind: bytes) -> None
 def test_failures_are_the_dialects_errors(wire: str) -> None:
     speaker, _ = ask(wire)
     assert orjson.loads(speaker.error(unreadable("x"), "r"))["error"]
+
+
+def claude(*blocks: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of one message: each block's start, its stop, the end."""
+    out = [{"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}}]
+    for index, block in enumerate(blocks):
+        out += [{"type": "content_block_start", "index": index, "content_block": block},
+                {"type": "content_block_stop", "index": index}]
+    return [*out, {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}, {"type": "message_stop"}]
+
+
+@pytest.mark.parametrize("type_", ["tool_use", "server_tool_use", "brand_new_tool_use"])
+@pytest.mark.parametrize("written", [{"a": "run \\u007aebra"}, '{"a":"run \\u007aebra"}'], ids=["object", "text"])
+def test_input_that_comes_with_its_block_is_read_as_in_a_message(type_: str, written: Any) -> None:
+    block = {"type": type_, "id": "t", "name": "n", "input": written}
+    message = {"id": "m", "type": "message", "role": "assistant", "content": [block], "stop_reason": "tool_use"}
+    streamed = said(heard(listen("anthropic-messages"), events(*claude(block))))
+    assert streamed == said(heard(listen("anthropic-messages", b"application/json"), orjson.dumps(message)))
+    assert "run zebra" in streamed["block/0/input/decoded"]
+
+
+def test_a_block_that_begins_again_is_shown_decoded_first() -> None:
+    start = {"type": "content_block_start", "index": 0,
+             "content_block": {"type": "tool_use", "id": "t", "name": "n", "input": {}}}
+    delta = {"type": "content_block_delta", "index": 0,
+             "delta": {"type": "input_json_delta", "partial_json": '{"a":"\\u007aebra"}'}}
+    frames = listen("anthropic-messages").feed(events(claude()[0], start, delta, start))
+    assert "zebra" in said(frames)["block/0/input/decoded"]

@@ -13,7 +13,7 @@ from firewall.proxy.redact import Redaction
 from firewall.transcript import Transcript
 from firewall.verdict import Span
 from firewall.wire.wire import Reader, StreamLimits
-from tests.wire.streams import ask, listen
+from tests.wire.streams import ask, heard, listen, said
 
 ND, JSON = b"application/x-ndjson", b"application/json"
 LAST = {"response": "", "done": True, "done_reason": "stop", "context": [1, 2, 3]}
@@ -93,6 +93,31 @@ def test_context_comes_last() -> None:
     reader = listen("ollama-generate", ND)
     frames = [*reader.feed(line(response="hi", done=False)), *reader.feed(line(**LAST))]
     assert [frame.last for frame in frames] == [False, True]
+
+
+@pytest.mark.parametrize("index", ["a bomb", {"a bomb": 1}, ["a bomb"], list(b"a bomb")])
+def test_an_index_that_is_no_number_is_words(index: Any) -> None:
+    call = {"function": {"name": "f", "index": index, "arguments": {"a": 1}}}
+    for kind in (ND, JSON):
+        frames = heard(listen("ollama-chat", kind), line(message={"content": "", "tool_calls": [call]}, done=True))
+        assert any("bomb" in words for words in said(frames).values())
+
+
+def test_an_index_that_is_a_number_is_none() -> None:
+    call = {"function": {"name": "f", "index": 3, "arguments": {}}}
+    frames = heard(listen("ollama-chat", ND), line(message={"content": "", "tool_calls": [call]}, done=True))
+    assert said(frames) == {"choice/0/tool/0/name": "f", "choice/0/tool/0/arguments": "{}"}
+
+
+@pytest.mark.parametrize("call, channel", [
+    ({"function": {"name": "f", "index": "key sk-1"}}, "choice/0/tool/0/index"),
+    ({"function": {"name": "f", "description": "key sk-1"}}, "choice/0/tool/0/description"),
+    ({"function": {"name": "f"}, "title": "key sk-1"}, "choice/0/tool/0/title"),
+])
+def test_unknown_words_of_a_call_are_redacted(call: dict[str, Any], channel: str) -> None:
+    data = line(message={"content": "", "tool_calls": [call]}, done=True)
+    out = answer(listen("ollama-chat", ND), data, spans=(Span(channel, 4, 8),))
+    assert b"sk-1" not in out and b"key [redacted]" in out
 
 
 @pytest.mark.parametrize("wire", ["ollama-chat", "ollama-generate"])

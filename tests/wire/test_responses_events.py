@@ -101,3 +101,17 @@ def test_redaction_of_shell_deltas(copies: bool) -> None:
         frame, = read.feed(b"data: " + orjson.dumps(shell(delta)) + b"\n\n")
         raw = read.rewrite(frame, ["a ****"])
         assert b"bomb" not in raw and b"a ****" in raw
+
+
+@both
+@pytest.mark.parametrize("end", ["response.incomplete", "response.completed", "response.failed", "error"])
+@pytest.mark.parametrize("begun", ["", '{"a":"run \\u00'], ids=["by deltas", "at the start"])
+def test_a_call_that_is_cut_short_is_shown_decoded(end: str, begun: str, copies: bool) -> None:
+    """Without `output_item.done`: what a terminal event closes is as whole as it gets."""
+    item = {"type": "function_call", "id": "f", "call_id": "c", "name": "n", "arguments": begun}
+    rest = "7aebra" if begun else '{"a":"run \\u007aebra'
+    events = [{"type": "response.output_item.added", "output_index": 0, "item": item},
+              {"type": "response.function_call_arguments.delta", "output_index": 0, "item_id": "f", "delta": rest},
+              {"type": end, "response": {"id": "r", "status": "incomplete", "output": []}}]
+    found = [frame for frame in frames(events, copies) if frame.last]
+    assert "run zebra" in said(found)["item/0/arguments/decoded"] and not found[0].pending

@@ -65,3 +65,15 @@ def test_any_shape(wire: str, documents: list[dict[str, Any]]) -> None:
 def test_types_that_are_no_strings(wire: str, document: dict[str, Any]) -> None:
     for kind, data in ((b"text/event-stream", events(document)), (b"application/json", orjson.dumps(document))):
         assert fate(wire, kind, data) in ("unreadable_event", "upstream_truncated", "unjudgeable_field", "read")
+
+
+@pytest.mark.parametrize("count, read", [(64, True), (65, False)])
+def test_blocks_that_are_open_at_once_are_bounded(count: int, read: bool) -> None:
+    """Every frame carries what is open: 10,000 blocks that nobody closes would hold 400 MB."""
+    start = [{"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}}
+             for index in range(count)]
+    assert fate("anthropic-messages", b"text/event-stream", events(*start, {"type": "message_stop"})) == (
+        "read" if read else "unreadable_event")
+    stop = [{"type": "content_block_stop", "index": index} for index in range(count)]
+    turns = [event for pair in zip(start, stop, strict=True) for event in pair]
+    assert fate("anthropic-messages", b"text/event-stream", events(*turns, {"type": "message_stop"})) == "read"
