@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -34,7 +35,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 KEYS = ("id", "title", "applies-to", "action", "threshold", "on-guard-error", "release", "message", "tags", "detect",
         "depth", "enabled")
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_RULE = re.compile(r"`([a-z0-9-]+/[A-Za-z0-9_-]+)`\s+(\S.*)", re.S)
+_RULE_ID = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
+_RULE = re.compile(rf"`({_RULE_ID.pattern})`\s+(\S.*)", re.S)
+_CODE = re.compile(r"([*_\[(]{0,3})(`+)([^`]+)\2\s*(.*)", re.S)                     # **`weapons/2`** words
+_BARE = re.compile(r"[*_\[('\"´‘]{0,3}([\w-]+/[\w-]+)(?:[*_\])'\"´’:：]|\s[-–—]\s)")   # weapons/2: words
+_AFTER = re.compile(r"(?:[:：]|[-–—.→]{1,3}(?=\s|$))?\s*")                           # between an id and its words
 _BULLET = re.compile(r"(?:[-*+]|\d{1,3}[.)])\s+(\S.*)")
 _TITLE = re.compile(r"^#[ \t].*$|^#{1,6}$", re.M)
 _ABOVE = re.compile(r"(?:\s|<!--.*?-->)*+---[^\S\n]*\n", re.S)      # what a person may leave above front matter: nothing
@@ -174,6 +179,8 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
         Mistakes: lines `where:line: sentence`.
     """
     wrong: list[Problem] = []
+    if strict and not _ID.fullmatch(stem):
+        wrong.append((1, f"the file's name is the policy's id: lower-case letters, digits, hyphens; rename {_slug(stem)}"))
     text, above = text.removeprefix("\ufeff").replace("\r\n", "\n"), 0
     if strict:
         text = text.replace("\r", "\n")
@@ -190,7 +197,7 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
     if strict:
         wrong += [(number, f"`{key}:` stands outside the front matter and would be prose; put it between two --- lines at "
                    "the top") for number, line in sections[""] if (key := line.partition(":")[0]) in KEYS and ":" in line]
-    rules = _rules(bullets, str(values.get("id", stem)), wrong)
+    rules = _rules(bullets, str(values.get("id", stem)), wrong, strict)
     if not rules and not wrong:
         above_all = _bullets(sections[""]) if strict else []
         wrong.append((above_all[0][0], "no rule: this stands above the sections; write `## Violates` above it")
@@ -236,7 +243,7 @@ def _values(meta: dict[Any, Any], stem: str, lines: dict[str, int], wrong: list[
             problem = f"must be one of {', '.join(CHOICES[key])}{_near(str(value), CHOICES[key])}"
         elif key == "id" and (not isinstance(value, str) or not _ID.fullmatch(value)):
             problem = "must be lower-case letters, digits and hyphens"
-        elif key == "id" and value != stem:
+        elif key == "id" and value != stem and _ID.fullmatch(stem):
             problem = f"must be the file's name, {stem!r}"
         elif key in ("title", "message") and not isinstance(value, str):
             problem = "must be text"
@@ -289,17 +296,52 @@ def _bullets(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     return out
 
 
-def _rules(bullets: list[tuple[int, str]], id: str, wrong: list[Problem]) -> tuple[Rule, ...]:
+def _rules(bullets: list[tuple[int, str]], id: str, wrong: list[Problem], strict: bool) -> tuple[Rule, ...]:
     rules: dict[str, Rule] = {}
     for position, (line, text) in enumerate(bullets, 1):
-        match = _RULE.match(text)
-        name, words = (match[1], match[2]) if match else (f"{id}/{position}", text)
+        if strict:
+            name, words, problem = _named(text, id)
+            if problem:
+                wrong.append((line, problem))
+        else:
+            match = _RULE.match(text)
+            name, words = (match[1], match[2]) if match else ("", text)
+        name = name or f"{id}/{position}"
         if not name.startswith(f"{id}/"):
             wrong.append((line, f"rule id {name!r} must start with {id + '/'!r}"))
         if name in rules:
             wrong.append((line, f"rule id {name!r} is used twice"))
         rules[name] = Rule(name, " ".join(words.split()))
     return tuple(rules.values())
+
+
+def _named(text: str, id: str) -> tuple[str, str, str]:
+    """A bullet of a file -> (rule id or nothing, words, problem). Emphasis, a colon or a dash may stand around the id;
+    what is meant for an id and is none is a problem, for records and dashboards would show another."""
+    if not (match := _CODE.match(text)):
+        bare = _BARE.match(text)
+        own = bare is not None and bare[1].lower().startswith(f"{id}/")
+        return "", text, f"write the rule id in backticks: `{id}/{bare[1][len(id) + 1:]}`" if bare and own else ""
+    mark, name, words = match[1], match[3].strip().rstrip(":："), match[4]
+    own = name.lower().startswith(f"{id}/")
+    if _RULE_ID.fullmatch(name):
+        closing = mark[::-1].translate({ord("["): "]", ord("("): ")"})
+        words = _AFTER.sub("", words, 1)
+        if words.startswith(closing):
+            words, mark = _AFTER.sub("", words[len(closing):].lstrip(), 1), ""
+        return name, mark + words, "" if words else f"rule id {name!r} has no words behind it"
+    if not own and not re.fullmatch(r"[^\s/.~<][^\s/]*/\S*", name):       # `/etc/passwd` and `rm -rf /` are words
+        return "", text, ""
+    meant = f"{id}/{name[len(id) + 1:]}" if own else name.lower()
+    near = f"; did you mean {meant!r}?" if _RULE_ID.fullmatch(meant) else ""
+    return "", text, (f"{name!r} is no rule id: {id + '/'!r}, then letters, digits, - and _{near}" if near or own else
+                      f"{name!r} looks like a rule id and is none; begin the bullet with another word")
+
+
+def _slug(stem: str) -> str:
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    near = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64]
+    return f"{stem + '.md'!r}" + (f" to {near + '.md'!r}" if near else ", for example to 'gift-cards.md'")
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -63,6 +63,40 @@ def test_mistakes_name_file_line_and_nearest(old, new, said):
     assert said in str(e.value)
 
 
+@pytest.mark.parametrize("written", [
+    "`p/x` Cash", "`p/x`: Cash", "`p/x`:Cash", "`p/x:` Cash", "`p/x` - Cash", "`p/x` \u2013 Cash", "`p/x`. Cash",
+    "``p/x`` Cash", "**`p/x`** Cash", "**`p/x`**: Cash", "**`p/x`:** Cash", "_`p/x`_ \u2014 Cash", "**_`p/x`_** Cash",
+    "[`p/x`] Cash", "`p/x`\n  Cash"])
+def test_a_rule_id_may_be_set_off(written):
+    assert parse(f"- {written}, -5 and **more**\n- two\n", "p", "p.md").rules == (
+        Rule("p/x", "Cash, -5 and **more**"), Rule("p/2", "two"))
+
+
+def test_emphasis_that_goes_on_behind_an_id_stays_with_the_words():
+    assert [r.text for r in parse("- **`p/x` Cash.** Paid\n- `p/y` **Guns**: sold\n- `p/z` .exe files\n- `p/w` -5 or less",
+                                  "p", "p.md").rules] == ["**Cash.** Paid", "**Guns**: sold", ".exe files", "-5 or less"]
+
+
+@pytest.mark.parametrize(("written", "said"), [
+    ("`P/x` hi", "'P/x' is no rule id: 'p/', then letters, digits, - and _; did you mean 'p/x'?"),
+    ("**`P/X`**: hi", "did you mean 'p/X'?"), ("`p/two words` hi", "'p/two words' is no rule id"),
+    ("`p/` hi", "'p/' is no rule id"), ("`p/a/b` hi", "'p/a/b' is no rule id"),
+    ("`Q/\u00e4` hi", "'Q/\u00e4' looks like a rule id and is none"),
+    ("`q/x`: hi", "rule id 'q/x' must start with 'p/'"), ("`p/x`", "rule id 'p/x' has no words"),
+    ("p/money: hi", "write the rule id in backticks: `p/money`"), ("**P/cash** hi", "backticks: `p/cash`"),
+    ("[p/4] hi", "backticks: `p/4`"), ("p/x - hi", "backticks: `p/x`")])
+def test_what_is_meant_for_a_rule_id_and_is_none_is_a_mistake(written, said):
+    with pytest.raises(Mistakes) as e:
+        parse(f"## Violates\n- one\n- {written}\n", "p", "p.md")
+    assert e.value.lines[0].startswith("p.md:3: ") and said in e.value.lines[0]
+
+
+@pytest.mark.parametrize("words", ["`/etc/passwd` in answers", "`rm -rf /` as advice", "`../x` in paths", "`id` cards",
+                                   "`</b>` tags", "p/money is laundered", "and/or: both", "`.git/config` leaks"])
+def test_a_slash_alone_makes_no_rule_id(words):
+    assert parse(f"- {words}", "p", "p.md").rules == (Rule("p/1", words),)
+
+
 @pytest.mark.parametrize("heading", ["## Violates", "## Allowed", "## Exceptions"])
 def test_a_file_cut_inside_a_heading_is_refused(heading):
     begin = GOOD.index(heading)
@@ -219,6 +253,8 @@ def test_ad_hoc_text_is_read_as_ever():
                         ("---\nthreshold: 0.5\nthreshold: 0.9\n---\n- a\n -b", ("a -b",))):
         p = Policy.from_text("w", text)
         assert fields(p) == (rules, (), (), ()) and p.enabled and p.threshold in (0.5, 0.9)
+    assert Policy.from_text("p", "- `p/x`: a\n- `P/y` b").rules == (Rule("p/1", "`p/x`: a"), Rule("p/2", "`P/y` b"))
+    assert Policy.from_text("P, q", "A) a\n\u2192 b").rules == (Rule("P, q/1", "A) a \u2192 b"),)
 
 
 def test_a_shipped_policy_is_the_same_read_as_a_file_and_as_a_text():
@@ -249,6 +285,19 @@ def test_all_files_mistakes_at_once_and_nothing_loaded(tmp_path: Path):
         load(tmp_path / "empty") if (tmp_path / "empty").mkdir() is None else None
     with pytest.raises(Mistakes, match="no such folder"):
         load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("Gift, cards", "rename 'Gift, cards.md' to 'gift-cards.md'"), ("\u4ee3\u91d1\u5238", "for example to 'gift-cards.md'"),
+    ("Gutscheine_f\u00fcr", "to 'gutscheine-fur.md'"), ("-x", "to 'x.md'"), ("x" * 70, f"to '{'x' * 64}.md'")])
+def test_a_file_whose_name_is_no_id_is_refused(tmp_path: Path, name: str, said: str):
+    """Its rules' ids stand in a header and in comma-separated lists."""
+    for text in ("- one rule\n", f"---\nid: {name!r}\n---\n- one rule\n", "---\nid: gift-cards\n---\n- one rule\n"):
+        (tmp_path / f"{name}.md").write_text(text)
+        with pytest.raises(Mistakes) as e:
+            load(tmp_path)
+        assert e.value.lines[0].startswith(f"{tmp_path / name}.md:1: ") and said in e.value.lines[0]
+    assert [line for line in e.value.lines if "must be the file's name" in line] == []
 
 
 def test_enable_and_disable_win_over_front_matter(tmp_path: Path):
