@@ -170,13 +170,20 @@ async def run(config: Config, concurrency: int) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    """A number of cases. Raises below 1: nothing would ever be judged."""
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return count
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m firewall.judge", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", metavar="FILE", type=Path)
     parser.add_argument("--policies", metavar="DIR")
     parser.add_argument("--guard", metavar="KIND", help="embedded | vllm | transformers | remote:URL | webhook:URL")
-    parser.add_argument("--concurrency", type=int, default=8, help="cases judged at once (default 8)")
+    parser.add_argument("--concurrency", type=_count, metavar="N", default=8, help="cases judged at once (default 8)")
     args = parser.parse_args(argv)
     try:
         config = settings.load(args.config, flags={"policies.folder": args.policies, "guard.kind": args.guard})

@@ -11,7 +11,7 @@ import pytest
 
 from firewall.guards.patterns import Patterns
 from firewall.guards.scripted import ScriptedGuard
-from firewall.judge import Judge
+from firewall.judge import Judge, main
 from firewall.policy import Policy, PolicySet, parse
 
 SET = PolicySet.of([Policy.from_text("fruit", "- No fruit.")])
@@ -100,3 +100,10 @@ def test_the_worker_reads_to_the_end_and_repeats_no_text() -> None:
     out = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and out[0]["ready"] and sorted(o["id"] for o in out[1:]) == [0, 1, 2, 3, 4]
     assert "CANARY" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_concurrency_at_which_nothing_would_be_judged_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main(["--config", "/none", "--concurrency", count])
+    assert e.value.code == 2 and "argument --concurrency" in capsys.readouterr().err
