@@ -45,19 +45,26 @@ def run(args: argparse.Namespace, settings: Callable[[argparse.Namespace], Confi
 
 def verified(files: Sequence[Path]) -> int:
     """Checks the chain of each file, and that each goes on from the one before. Raises `Mistakes` at the first break."""
-    from firewall.proxy.records import ends, verify
-    before = ""
-    for n, file in enumerate(files):
-        if not file.is_file():
-            raise Mistakes([f"{file}: no such file"])
-        count = verify(file)
-        after, last = ends(file)
-        if before and after and after != before:
-            raise Mistakes([f"{file}: does not go on from {files[n - 1]}: a file between them is missing, or they are in"
-                            " another order; name them from the oldest to the newest"])
-        print(f"{file}: {count} records, chain intact", f"  goes on from {after}" if after else "  begins a chain",
-              f"  ends with {last}", sep="\n")
-        before = last
+    from firewall.proxy.records import Links, follow
+    before, name = Links(), Path()
+    for file in files:
+        now = follow(file)
+        if before.count and now.after and now.after != before.last:
+            raise Mistakes([f"{file}: does not go on from {name}: a file between them is missing, or they are in another "
+                            "order; name them from the oldest to the newest"])
+        if before.ended and not now.after or before.after and now.count and not now.after:
+            what = "begins a chain of its own" if now.count else "holds no records"
+            raise Mistakes([f"{file}: {what}, so nothing links it to {name}: they are in another order (name them from the "
+                            "oldest to the newest) or of two workers, or a file was removed, or moved while the firewall "
+                            "was stopped"])
+        if not now.count:
+            print(f"{file}: holds no records")
+        else:
+            print(f"{file}: {now.count} records, chain intact",
+                  f"  goes on from {now.after}" if now.after else "  begins a chain", f"  ends with {now.last}", sep="\n")
+            before, name = now, file
+    if not before.count:
+        raise Mistakes(["nothing was verified: no records"])
     return 0
 
 

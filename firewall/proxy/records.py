@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import hashlib
 import logging
 import os
@@ -23,6 +24,8 @@ import secrets
 import stat
 import sys
 import time
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -122,27 +125,61 @@ def verify(path: Path) -> int:
     """Counts the records of a file whose chain holds.
 
     Raises:
-        Mistakes: names the first line that was edited, cut, swapped or inserted.
+        Mistakes: see `follow`.
     """
-    chains: dict[bytes, str] = {}           # by writer: a file has one, standard output any number
-    count = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            body, sep, end = line.rpartition(b',"chain":"')
-            writer = body[-16:] if body[-16:-9] == b',"by":"' else b""
-            chains[writer] = chain = hashlib.sha256(chains.get(writer, START).encode() + body + b"}").hexdigest()
-            if not sep or end != b'%b"}\n' % chain.encode():       # nothing may stand behind the chain either
-                raise Mistakes([f"{path}:{number}: the chain breaks here: a record was edited, removed or inserted"])
-            count += 1
-    return count
+    return follow(path).count
 
 
 def ends(path: Path) -> tuple[str, str]:
-    """(what a verified file goes on from, its last chain value): to compare with the file before and after it. The
-    first is empty where the file begins a chain of its own."""
-    lines = path.read_bytes().splitlines()
-    first, last = (orjson.loads(lines[0]), orjson.loads(lines[-1])) if lines else ({}, {})
-    return first.get("after", "") if first.get("event") == "records_begun" else "", last.get("chain", START)
+    """(what a file goes on from, its last chain value): to compare with the file before and after it. The first is empty
+    where the file begins a chain of its own. Raises `Mistakes`, see `follow`."""
+    links = follow(path)
+    return links.after, links.last
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A file whose chain holds: how many records, the chain value it goes on from (empty: it begins a chain), its last
+    one, and whether it was ended for a file that goes on from it."""
+
+    count: int = 0
+    after: str = ""
+    last: str = START
+    ended: bool = False
+
+
+def follow(path: Path) -> Links:
+    """Follows the chain of one file, compressed by gzip or not, in one reading and a line's memory.
+
+    Raises:
+        Mistakes: it cannot be read, is no file of records, or: the first line that was edited, cut, swapped or inserted.
+    """
+    chains: dict[bytes, str] = {}           # by writer: a file has one, standard output any number
+    number, line, chain, after = 0, b"", START, ""
+    try:
+        with path.open("rb") as file:
+            zipped = file.peek(2)[:2] == b"\x1f\x8b"
+            for number, line in enumerate(gzip.GzipFile(fileobj=file) if zipped else file, 1):
+                body, sep, end = line.rpartition(b',"chain":"')
+                if not sep and not chains:
+                    raise Mistakes([f"{path}: not a file of chained records (what was compressed by another program than "
+                                    "gzip has to be unpacked first)"])
+                writer = body[-16:] if body[-16:-9] == b',"by":"' else b""
+                chain = hashlib.sha256(chains.get(writer, START).encode() + body + b"}").hexdigest()
+                if not sep or end != b'%b"}\n' % chain.encode():       # nothing may stand behind the chain either
+                    raise Mistakes([f"{path}:{number}: the chain breaks here: a record was edited, removed or inserted"])
+                if number < 3 and line.startswith(b'{"event":"records_begun",'):     # 2: behind `records_recovered`
+                    after = orjson.loads(line).get("after", "")
+                chains[writer] = chain
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise Mistakes([f"{path}: damaged behind line {number}: gzip cannot unpack it ({type(e).__name__})"]) from None
+    except orjson.JSONDecodeError:
+        raise Mistakes([f"{path}:{number}: no record, though the chain holds: somebody wrote it by hand"]) from None
+    except IsADirectoryError:
+        raise Mistakes([f"{path}: a folder; name its files, from the oldest to the newest"]) from None
+    except OSError as e:
+        raise Mistakes([f"{path}: {(e.strerror or type(e).__name__).lower()}"]) from None
+    return Links(number, after, chain, line.startswith(b'{"event":"records_ended",'))
 
 
 def beside(path: Path, suffix: str) -> Path:

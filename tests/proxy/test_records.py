@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_the_files_of_a_rotation_are_verified_together(tmp_path: Path, capsys: p
     assert verified([*files, path]) == 0
     said = capsys.readouterr().out
     assert said.count("chain intact") == 4 and said.count("goes on from") == 3 and said.count("begins a chain") == 1
-    for wrong, named in (([files[0], files[2]], "r.2: does not go on from"), ([files[1], files[0], path], "r: does not")):
+    for wrong, named in (([files[0], files[2]], "r.2: does not go on from"), ([files[1], files[0], path], "r.0: begins a")):
         with pytest.raises(Mistakes, match=named):
             verified(wrong)
     lines = files[1].read_bytes().splitlines(keepends=True)
@@ -235,3 +236,82 @@ def test_names_that_a_rotation_does_not_use(tmp_path: Path) -> None:
     for records in (one, two, null):
         records.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r-w2-next.jsonl", "r-w2.jsonl"]
+
+
+def rotation(tmp_path: Path, files: int) -> list[Path]:
+    """The files of one rotation, the oldest first; the last is the one in use."""
+    path = tmp_path / "r"
+    records = Records(str(path))
+    kept = []
+    for n in range(files - 1):
+        records.write({"event": "exchange", "n": n})
+        kept.append(path.rename(tmp_path / f"r.{n}"))
+        records.reopen()
+    records.write({"event": "exchange", "n": files})
+    records.close()
+    return [*kept, path]
+
+
+def zipped(path: Path) -> Path:
+    out = path.with_name(f"{path.name}.gz")
+    out.write_bytes(gzip.compress(path.read_bytes()))
+    return out
+
+
+def test_compressed_files_are_read_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the documented logrotate leaves: the oldest compressed, the last two not."""
+    oldest, middle, newest = rotation(tmp_path, 3)
+    oldest = zipped(oldest)
+    assert verified([oldest, middle, newest]) == 0 and capsys.readouterr().out.count("goes on from") == 2
+    assert verify(oldest) == 2
+    whole = oldest.read_bytes()
+    for broken in (whole[:-12], whole[:20] + bytes([whole[20] ^ 255]) + whole[21:], whole[:-6] + b"123456"):
+        oldest.write_bytes(broken)
+        with pytest.raises(Mistakes, match="r.0.gz: damaged|r.0.gz:1: the chain breaks|r.0.gz: not a file"):
+            verify(oldest)
+    edited = tmp_path / "edited"
+    edited.write_bytes(middle.read_bytes().replace(b'"n":1', b'"n":7'))
+    with pytest.raises(Mistakes, match="edited.gz:2: the chain breaks"):
+        verify(zipped(edited))
+
+
+def test_what_begins_a_chain_of_its_own_behind_another_is_reported(tmp_path: Path) -> None:
+    old, new = rotation(tmp_path, 2)
+    assert verified([old, new]) == 0
+    with pytest.raises(Mistakes, match="r.0: begins a chain of its own, so nothing links it to .*r: they are in another"):
+        verified([new, old])
+    (tmp_path / "other").mkdir()
+    other = rotation(tmp_path / "other", 1)
+    assert verified([*other, *other]) == 0                      # two workers' files that no rotation has touched
+    with pytest.raises(Mistakes, match="begins a chain"):       # the old one was ended for a file that goes on from it
+        verified([old, *other])
+    new.write_bytes(b"")
+    with pytest.raises(Mistakes, match="r: holds no records, so nothing links it"):
+        verified([old, new])
+
+
+def test_where_the_link_was_owed_it_still_counts(tmp_path: Path) -> None:
+    path, old = tmp_path / "r", tmp_path / "r.0"
+    records = Records(str(path))
+    records.write({"event": "exchange"})
+    path.rename(old)
+    real = records._line
+    records._line = lambda row: (_ for _ in ()).throw(OSError(28, "full")) if (      # type: ignore[method-assign]
+        row["event"] == "records_begun") else real(row)
+    records.reopen()
+    records._line = real                # type: ignore[method-assign]
+    records.check()
+    records.close()
+    assert b"records_recovered" in path.read_bytes().splitlines()[0] and verified([old, path]) == 0
+
+
+def test_what_holds_no_records_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "words").write_text("[server]\nworkers = 2\n")
+    (tmp_path / "xz").write_bytes(b"\xfd7zXZ\x00\x00")
+    for name, said in (("", "a folder; name its files"), ("words", "not a file of chained records"),
+                       ("xz", "not a file of chained"), ("missing", "no such file"), ("empty", "nothing was verified")):
+        with pytest.raises(Mistakes, match=said):
+            verified([tmp_path / name])
+    assert verified([*rotation(tmp_path, 1), tmp_path / "empty"]) == 0
+    assert "empty: holds no records" in capsys.readouterr().out
