@@ -7,11 +7,9 @@ forwarding headers and anything that could choose a host, a tenant or a parser n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 from firewall.errors import FirewallError
 from firewall.exchange import Exchange
-from firewall.verdict import Span
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
@@ -115,21 +113,3 @@ def ours(exchange: Exchange, error: FirewallError | None = None) -> bytes:
     policy = f"x-firewall-policy: {','.join(outcome.rules)}\r\n" if outcome.rules else ""
     return (f"x-request-id: {exchange.id}\r\nx-firewall-decision: {action}\r\n{policy}"
             f"x-firewall-policy-digest: {exchange.digest}\r\n").encode("ascii", "replace")
-
-
-def masked(text: str, begin: int, spans: Sequence[Span]) -> str | None:
-    """`text` stands at offset `begin` of its channel: cuts the spans out and puts one mask where each starts.
-
-    None when no span touches it.
-    """
-    out, at, touched = [], 0, False
-    for span in sorted(spans):
-        start, stop = span.start - begin, span.end - begin
-        if stop <= at or start >= len(text):
-            continue
-        touched = True
-        out.append(text[at:max(start, at)])
-        if start >= at:
-            out.append(MASK)
-        at = max(at, min(stop, len(text)))
-    return "".join((*out, text[at:])) if touched else None

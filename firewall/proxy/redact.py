@@ -9,26 +9,32 @@ cannot be redacted is blocked by the caller (`blocked`): a span of which a part 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from firewall.errors import FirewallError
 from firewall.gate import Gate
-from firewall.proxy.headers import masked
+from firewall.proxy.headers import MASK
 from firewall.transcript import Transcript
 from firewall.verdict import Decision, Span
 from firewall.wire.frame import Frame
 from firewall.wire.origin import origins
 from firewall.wire.wire import Reader
 
+Place = tuple[int, int]     # characters `start:end` of a channel; rows of them are sorted and do not overlap
+END = itemgetter(1)
+
 
 class Redaction:
-    """The spans of one answer that were redacted so far."""
+    """The places of one answer that were redacted so far, by channel."""
 
-    __slots__ = ("gate", "spans", "transcript")
+    __slots__ = ("_known", "gate", "spans", "transcript")
 
     def __init__(self, gate: Gate, transcript: Transcript) -> None:
         self.gate, self.transcript = gate, transcript
-        self.spans: set[Span] = set()
+        self.spans: dict[str, list[Place]] = {}
+        self._known: set[Span] = set()      # what guards found of it: every verdict repeats those before
 
     def apply(self, found: Iterable[Span], unsure: Iterable[tuple[str, int]], reader: Reader) -> bool:
         """Rewrites held frames. False when that cannot be done: a part of a span has left, or it cannot be cut out.
@@ -38,23 +44,32 @@ class Redaction:
             unsure: (channel, offset) from which the verdict does not vouch.
         """
         growing = dict(unsure)
-        ripe = [span for span in found if span.start < growing.get(span.channel, span.start + 1)]
-        fresh = {place for span in ripe for place in self._origins(span)} - self.spans
+        ripe = [span for span in found if span not in self._known
+                and span.start < growing.get(span.channel, span.start + 1)]
+        if not ripe:
+            return True
+        self._known.update(ripe)
+        fresh = self._places(ripe)
         if not fresh:
             return True
         at = self._starts()
-        if any(s.start < at.get(s.channel, self.transcript.size(s.channel)) for s in fresh):
+        if any(row[0][0] < at.get(channel, self.transcript.size(channel)) for channel, row in fresh.items()):
             return False
-        self.spans |= fresh
+        begun = bool(self.spans)
+        for channel, row in fresh.items():
+            join(self.spans.setdefault(channel, []), row)
 
         def change(frame: Frame) -> Frame:
-            texts: list[str | None] = []
+            begins, touched = [], False
             for channel, text in frame.pieces:
                 begin = at[channel]
+                begins.append(begin)
                 at[channel] = begin + len(text)
-                texts.append(masked(text, begin, [s for s in self.spans if s.channel == channel]))
-            if all(text is None for text in texts):
-                return self.later(frame, reader)
+                touched = touched or first(fresh.get(channel, ()), begin, begin + len(text)) is not None
+            if not touched:
+                return frame if begun else self.later(frame, reader)    # once is enough
+            texts = [masked(text, begin, self.spans.get(channel, ()))
+                     for (channel, text), begin in zip(frame.pieces, begins, strict=True)]
             source = frame.source or frame.raw
             raw = reader.unplaced(reader.rewrite(frame._replace(raw=source), texts))
             return frame._replace(raw=raw, source=source)
@@ -74,14 +89,22 @@ class Redaction:
         raw = reader.unplaced(frame.raw)
         return frame if raw is frame.raw else frame._replace(raw=raw, source=frame.source or frame.raw)
 
-    def _origins(self, span: Span) -> list[Span]:
-        """A span of words that only appear decoded, as spans of the words that hide them, where these are known."""
-        source = span.channel.removesuffix("/decoded")
-        if source == span.channel:
-            return [span]
-        hiding, shown = self.transcript.words(source), self.transcript.words(span.channel)
-        found = origins(hiding, shown, [(span.start, span.end)])
-        return [span] if not found else [Span(source, start, end) for start, end in found]
+    def _places(self, ripe: Iterable[Span]) -> dict[str, list[Place]]:
+        """Spans as rows of what is not redacted yet; those of words that only appear decoded as places in the words that
+        hide them, where these are known."""
+        hits: dict[str, list[Place]] = {}
+        for span in ripe:
+            hits.setdefault(span.channel, []).append((span.start, span.end))
+        out: dict[str, list[Place]] = {}
+        for channel, places in hits.items():
+            source = channel.removesuffix("/decoded")
+            found = None if source == channel else origins(self.transcript.words(source), self.transcript.words(channel),
+                                                           places)
+            name, places = (source, found) if found else (channel, places)
+            old = self.spans.get(name, ())
+            if new := sorted([place for place in places if not covered(old, place)]):
+                join(out.setdefault(name, []), new)
+        return out
 
     def _starts(self) -> dict[str, int]:
         """Channel -> offset of its first character that is still held."""
@@ -94,6 +117,50 @@ class Redaction:
 
         self.gate.rewrite(count)
         return {channel: self.transcript.size(channel) - size for channel, size in held.items()}
+
+
+def masked(text: str, begin: int, row: Sequence[Place]) -> str | None:
+    """`text` stands at offset `begin` of its channel: cuts the places out and puts one mask where each starts.
+
+    None when none touches it.
+    """
+    stop = begin + len(text)
+    number = first(row, begin, stop)
+    if number is None:
+        return None
+    out, at = [], 0
+    while number < len(row) and row[number][0] < stop:
+        start, end = row[number][0] - begin, row[number][1] - begin
+        out.append(text[at:max(start, 0)])
+        if start >= 0:
+            out.append(MASK)
+        at = end
+        number += 1
+    return "".join((*out, text[at:]))
+
+
+def first(row: Sequence[Place], start: int, end: int) -> int | None:
+    """The first place of a row that touches characters `start:end`, by its number."""
+    number = bisect_right(row, start, key=END)
+    return number if number < len(row) and row[number][0] < end else None
+
+
+def covered(row: Sequence[Place], place: Place) -> bool:
+    """Whether a place lies within one of a row."""
+    number = first(row, *place)
+    return number is not None and row[number][0] <= place[0] and place[1] <= row[number][1]
+
+
+def join(row: list[Place], fresh: Iterable[Place]) -> None:
+    """Adds sorted places to a row. What overlaps becomes one; costs what is new and what stands behind its start."""
+    fresh = list(fresh)
+    while row and fresh and row[-1][1] > fresh[0][0]:
+        fresh.append(row.pop())
+    for place in sorted(fresh):
+        if row and place[0] < row[-1][1]:
+            row[-1] = (row[-1][0], max(row[-1][1], place[1]))
+        else:
+            row.append(place)
 
 
 def blocked(decision: Decision) -> Decision:

@@ -8,6 +8,7 @@ character of the decoded form remembers the characters it came from.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import NamedTuple
 
 import orjson
@@ -30,21 +31,33 @@ class Line(NamedTuple):
 def origins(text: str, hidden: str, hits: list[tuple[int, int]], rounds: int = 2) -> list[tuple[int, int]] | None:
     """Places in `text` of characters `start:end` of its decoded form `hidden` (see `leaves.decoded`).
 
-    A hit over several lines of the decoded form has a place in each. None where `hidden` is not the decoded form.
+    A hit over several lines of the decoded form has a place in each; hits that overlap are one. None where `hidden` is not
+    the decoded form.
     """
     lines = [Line(text, list(range(len(text))), list(range(1, len(text) + 1)))]
     for _ in range(rounds):
         lines = [part for line in lines for part in (_undone(line) if "\\" in line.text else [line])]
     if "\n".join([line.text for line in lines]) != hidden:
         return None
-    out, at = [], 0
+    begins, size = [], 0
     for line in lines:
-        size = len(line.text)
-        for start, end in hits:
-            first, last = max(start - at, 0), min(end - at, size)
+        begins.append(size)
+        size += len(line.text) + 1
+    apart: list[tuple[int, int]] = []
+    for start, end in sorted(hits):
+        if apart and start < apart[-1][1]:
+            start, end = apart[-1][0], max(apart.pop()[1], end)
+        apart.append((start, end))
+    out = []
+    for start, end in apart:
+        number = bisect_right(begins, start) - 1
+        while start < end and number < len(lines):
+            line, at = lines[number], begins[number]
+            first, last = start - at, min(end - at, len(line.text))
             if first < last:
                 out.append((line.starts[first], line.ends[last - 1]))
-        at += size + 1
+            number += 1
+            start = at + len(line.text) + 1
     return out
 
 

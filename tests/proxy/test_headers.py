@@ -1,4 +1,4 @@
-"""Headers: both directions are allow-lists, and masks cut what they should."""
+"""Headers: both directions are allow-lists."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import orjson
@@ -65,6 +67,27 @@ def test_masked_words_are_gone_and_the_rest_is_the_same(value: dict[str, str], a
     assert document["said"] == "go\n[X]\tgo" and orjson.loads(document["more"])["said"] == "go\n[X]\tgo"
     assert document == {key: said.replace("zebra", "[X]") for key, said in value.items()} | {
         "more": document["more"]}
+
+
+@given(JSON, st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=5))
+def test_hits_together_are_found_where_each_is(value: Any, hits: list[tuple[int, int]]) -> None:
+    text = escaped(orjson.dumps([value, "zebra"]).decode())
+    hidden = decoded(text)
+    places = [(start, start + size) for start, size in hits]
+    if hidden:
+        each = [place for hit in places for place in origins(text, hidden, [hit]) or []]
+        together = origins(text, hidden, places)
+        assert together is not None and {at for place in each for at in range(*place)} == {
+            at for place in together for at in range(*place)}
+
+
+def test_many_hits_in_many_lines_cost_their_number() -> None:
+    text = orjson.dumps({f"k{n}": "zebra\t" for n in range(8000)}).decode()
+    hidden = decoded(text)
+    hits = [found.span() for found in re.finditer("zebra", hidden)]
+    began = time.process_time()
+    assert len(origins(text, hidden, hits) or []) == len(hits) == 8000
+    assert time.process_time() - began < 4.0        # hits times lines took a minute
 
 
 def test_text_that_is_no_json() -> None:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from firewall.gate import Gate
+from firewall.proxy import redact
 from firewall.proxy.redact import Redaction
 from firewall.transcript import Transcript
 from firewall.verdict import Span
@@ -62,3 +63,25 @@ def test_hidden_words_are_cut_out_of_the_call(wire: str, make: Any, size: int) -
     again = heard(listen(wire), b"".join(frame.raw for frame in gate.clear(gate.mark)))
     assert not any("zebra" in piece.text for frame in again for piece in frame.pieces)
     assert orjson.loads(written(again)) == {"path": ".env", "text": "region=eu\nkey=[redacted]\n"}
+
+
+def test_many_hidden_words_are_traced_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undoing the escapes of a call costs its length: once, not once a span, and not again with the next verdict."""
+    count, traced = 300, []
+    origins = redact.origins
+    monkeypatch.setattr(redact, "origins", lambda *given: traced.append(1) or origins(*given))
+    text = orjson.dumps({"csv": "".join(f"{n}\tzebra\n" for n in range(count))}).decode().replace("z", "\\u007a")
+    reader, gate, transcript = listen("openai-chat"), Gate(), Transcript()
+    for frame in heard(reader, chat([text[i:i + 40] for i in range(0, len(text), 40)])):
+        for channel, said in frame.pieces:
+            transcript.add(channel, said, gate.mark)
+        gate.push(frame)
+    channel = "choice/0/tool/0/arguments/decoded"
+    shown = transcript.words(channel)
+    spans = [Span(channel, at, at + 5) for at in range(len(shown)) if shown.startswith("zebra", at)]
+    redaction = Redaction(gate, transcript)
+    assert len(spans) == count and redaction.apply(spans[:-1], (), reader) and redaction.apply(spans, (), reader)
+    assert redaction.apply(spans, (), reader) and len(traced) == 2
+    gate.close()
+    again = heard(listen("openai-chat"), b"".join(frame.raw for frame in gate.clear(gate.mark)))
+    assert orjson.loads(written(again)) == {"csv": "".join(f"{n}\t[redacted]\n" for n in range(count))}
