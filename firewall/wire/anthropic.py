@@ -20,6 +20,7 @@ from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
 
 ROLES = frozenset(("user", "assistant", "system"))
+_SOURCE: Inert = {"data": MEDIA, "media_type": TOKEN, "file_id": FILE}
 INERT: Inert = {
     "model": TOKEN,
     "service_tier": words("auto standard_only standard priority batch"),
@@ -36,11 +37,8 @@ INERT: Inert = {
     "mcp_servers[].authorization_token": SECRET,
     **{f"messages[].content[].{path}": shape for path, shape in BLOCK.items()},
     "messages[].content[].cache_control.ttl": words("5m 1h"),
-    "messages[].content[].source.data": MEDIA,
-    "messages[].content[].source.media_type": TOKEN,
-    "messages[].content[].source.file_id": FILE,
-    "messages[].content[].content[].source.data": MEDIA,
-    "messages[].content[].content[].source.media_type": TOKEN,
+    **{f"messages[].content[].{place}source.{path}": shape for path, shape in _SOURCE.items()   # of a block, in a tool's
+       for place in ("", "content[].", "source.content[].", "content[].source.content[].")},    # result, in a document
 }
 _PLACE = trie(INERT)
 _MESSAGE = _PLACE["messages"]["[]"]

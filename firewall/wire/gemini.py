@@ -29,6 +29,8 @@ _PART: Inert = {
     "thoughtSignature": BASE64, "thought_signature": BASE64,
     "inlineData.data": MEDIA, "inlineData.mimeType": TOKEN, "inline_data.data": MEDIA, "inline_data.mime_type": TOKEN,
     "fileData.mimeType": TOKEN, "file_data.mime_type": TOKEN,
+    "functionResponse.parts[].inlineData.data": MEDIA, "functionResponse.parts[].inlineData.mimeType": TOKEN,
+    "function_response.parts[].inline_data.data": MEDIA, "function_response.parts[].inline_data.mime_type": TOKEN,
     "functionCall.id": TOKEN, "function_call.id": TOKEN, "functionResponse.id": TOKEN, "function_response.id": TOKEN,
     "executableCode.language": words("PYTHON LANGUAGE_UNSPECIFIED"),
     "codeExecutionResult.outcome": words("OUTCOME_OK OUTCOME_FAILED OUTCOME_DEADLINE_EXCEEDED OUTCOME_UNSPECIFIED"),

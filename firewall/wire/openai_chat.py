@@ -30,6 +30,8 @@ INERT: Inert = {
     "messages[].content[].image_url.detail": words("auto low high"),
     "messages[].content[].input_audio.data": MEDIA,
     "messages[].content[].input_audio.format": words("wav mp3 flac opus pcm16"),
+    "messages[].content[].video_url.url": DATA,        # vLLM
+    "messages[].content[].audio_url.url": DATA,
     "messages[].content[].file.file_data": DATA,
     "messages[].content[].file.file_id": FILE,
     "messages[].content[].cache_control.ttl": words("5m 1h"),
@@ -49,13 +51,19 @@ INERT: Inert = {
 }
 _PLACE = trie(INERT)
 _MESSAGE = _PLACE["messages"]["[]"]
+# Mistral: strings where others have objects.
+FLAT: Inert = {"messages[].content[].image_url": DATA, "messages[].content[].document_url": DATA,
+               "messages[].content[].input_audio": MEDIA}
+_FLAT = trie({**{path: shape for path, shape in INERT.items() if path.rpartition(".")[0] not in FLAT},
+              **FLAT})["messages"]["[]"]
+_NAMES = [path.rpartition(".")[2] for path in FLAT]
 
 
 class OpenAIChat:
     """`POST /v1/chat/completions`."""
 
     name = "openai-chat"
-    inert = INERT
+    inert = {**INERT, **FLAT}
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
@@ -70,7 +78,8 @@ class OpenAIChat:
             if len(message) == 2 and type(content) is str and type(role) is str and role in ROLES:
                 found.messages.append(Message(role, content, f"messages.{i}.content"))
             else:
-                found.each(role if type(role) is str and role in ROLES else "user", message, _MESSAGE, f"messages.{i}")
+                place = _FLAT if type(content) is list and any(map(_flat, content)) else _MESSAGE
+                found.each(role if type(role) is str and role in ROLES else "user", message, place, f"messages.{i}")
         found.rest(document, frozenset(("messages", "model")), _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, _PLACE["model"], "model")
@@ -87,6 +96,11 @@ class OpenAIChat:
 
     def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
         return Chat(asked).withheld(message, "chatcmpl-" + request_id)
+
+
+def _flat(part: Any) -> bool:
+    """Whether a part has a string where others have an object."""
+    return type(part) is dict and any(type(part.get(name)) is str for name in _NAMES)
 
 
 BLOCKED = "The request was blocked by the content policy of this service."

@@ -19,6 +19,7 @@ INERT: Inert = {
     "service_tier": words("auto default flex scale priority"),
 }
 _PLACE = trie(INERT)
+CHOICES = 512       # answers that one request may ask for: what is open of them is kept with every frame
 
 
 class OpenAICompletions:
@@ -29,7 +30,7 @@ class OpenAICompletions:
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        """Raises FirewallError: prompts of token ids are refused, a guard cannot read them."""
+        """Raises FirewallError: prompts of token ids are refused, a guard cannot read them; more than may be answered."""
         inspectable(document)
         model, stream = text(document, "model"), flag(document, "stream")
         found = Words()
@@ -38,6 +39,8 @@ class OpenAICompletions:
             found.messages.append(Message("user", prompt, "prompt"))
         elif type(prompt) is list and all(type(part) is str for part in prompt):
             found.messages += [Message("user", part, f"prompt.{i}") for i, part in enumerate(prompt)]
+            if _choices(document) > CHOICES:
+                raise FirewallError("invalid_field", "These are more prompts than the firewall allows.", param="prompt")
         elif prompt is not None:
             raise refused("prompt") if type(prompt) is list else malformed("prompt")
         found.rest(document, frozenset(("prompt", "model")), _PLACE)
@@ -58,6 +61,12 @@ class OpenAICompletions:
         return Completion(asked).withheld(message, "cmpl-" + request_id)
 
 
+def _choices(document: dict[str, Any]) -> int:
+    """How many answers a request asks for: `n` to each prompt."""
+    number, prompt = document.get("n"), document.get("prompt")
+    return max(1, number if type(number) is int else 1) * max(1, len(prompt) if type(prompt) is list else 1)
+
+
 class Completion(Chat):
     """The answer to one completion request. It has no refusal field: the policy's message stands in no text."""
 
@@ -65,8 +74,7 @@ class Completion(Chat):
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
-        prompt = asked.document.get("prompt")
-        self.choices = Choices(self.choices.expected * (max(1, len(prompt)) if type(prompt) is list else 1))
+        self.choices = Choices(_choices(asked.document))
 
     def withheld(self, message: str, id_: str = "") -> bytes:
         model = self.asked.model if passes(TOKEN, self.asked.model) else ""

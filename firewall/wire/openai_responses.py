@@ -23,6 +23,7 @@ ROLES = frozenset(("system", "developer", "user", "assistant"))
 PARTS = ITEM_TYPES | words("input_text input_image input_file input_audio item_reference computer_screenshot")
 _PART: Inert = {
     "type": PARTS, "image_url": DATA, "file_data": DATA, "file_id": FILE, "detail": words("auto low high original"),
+    "input_audio.data": MEDIA, "input_audio.format": words("wav mp3"),
     "annotations[].type": PARTS, "annotations[].file_id": TOKEN,
 }
 INERT: Inert = {
@@ -40,12 +41,13 @@ INERT: Inert = {
     "input[].call_id": TOKEN, "input[].encrypted_content": BASE64, "input[].phase": words("commentary final_answer"),
     "input[].result": MEDIA,
     "input[].summary[].type": PARTS,
-    **{f"input[].{place}[].{path}": shape for place in ("content", "output") for path, shape in _PART.items()},
+    **{f"input[].{place}.{path}": shape for place in ("content[]", "output[]", "output") for path, shape in _PART.items()},
     "tools[].type": PARTS | words("""web_search web_search_preview web_search_2025_08_26 file_search mcp shell
         code_interpreter image_generation computer_use_preview computer local_shell apply_patch tool_search x_search
         web_search_preview_2025_03_11 programmatic_tool_calling namespace"""),
     "tools[].authorization": SECRET,
     "tools[].vector_store_ids[]": FILE,
+    "tools[].input_image_mask.image_url": DATA, "tools[].input_image_mask.file_id": FILE,
     "tools[].container.type": words("auto"),
     "tools[].container.file_ids[]": FILE,
 }

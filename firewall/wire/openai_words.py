@@ -140,7 +140,7 @@ class Choices:
         if type(choice) is not dict:
             raise unreadable("a choice is no object")
         index = choice.get("index", place)
-        if type(index) is not int or not 0 <= index < 128:
+        if type(index) is not int or not 0 <= index < max(128, self.expected):
             raise unreadable("a choice's index is no small number")
         if index not in self.open and index not in self.closed:
             self.open = (*self.open, index)

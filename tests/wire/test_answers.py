@@ -135,3 +135,27 @@ def test_a_block_that_begins_again_is_shown_decoded_first() -> None:
              "delta": {"type": "input_json_delta", "partial_json": '{"a":"\\u007aebra"}'}}
     frames = listen("anthropic-messages").feed(events(claude()[0], start, delta, start))
     assert "zebra" in said(frames)["block/0/input/decoded"]
+
+
+def prompts(count: int, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "prompt": ["hi"] * count, **more}
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream"])
+def test_as_many_completions_as_were_asked_for(kind: bytes) -> None:
+    """512 prompts give indices beyond the 128 that nobody asks for otherwise."""
+    wire = WIRES["openai-completions"]
+    rows = [{"index": index, "text": "x", "finish_reason": "stop"} for index in range(512)]
+    body = {"id": "c", "object": "text_completion", "choices": rows}
+    reader = wire.reader(wire.ask(prompts(512)), kind)
+    frames = heard(reader, events(body, done=True) if kind == b"text/event-stream" else orjson.dumps(body))
+    assert len(said(frames)) == 512 and reader.complete
+    with pytest.raises(FirewallError):
+        heard(wire.reader(wire.ask(prompts(511)), b"application/json"), orjson.dumps(body))
+
+
+@pytest.mark.parametrize("body", [prompts(513), prompts(129, n=4), prompts(10_000)])
+def test_more_completions_than_can_be_answered_are_refused_before_they_are_billed(body: dict[str, Any]) -> None:
+    with pytest.raises(FirewallError) as error:
+        WIRES["openai-completions"].ask(body)
+    assert (error.value.code, error.value.param, error.value.status) == ("invalid_field", "prompt", 400)

@@ -106,3 +106,58 @@ def test_text_where_a_picture_should_be() -> None:
     """Ollama's pictures have no kind."""
     request = WIRES["ollama-generate"].ask({"model": "m", "prompt": "hi", "images": [b64(PNG), b64(WORDS)]})
     assert any(WORDS in message.text for message in request.messages) and request.opaque == ("images.0",)
+
+
+def media(data: str, kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """A documented place of base64 -> (dialect, a request with `data` there)."""
+    url = f"data:{kind};base64,{data}"
+
+    def chat(**part: Any) -> tuple[str, dict[str, Any]]:
+        return "openai-chat", {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+
+    def response(**item: Any) -> tuple[str, dict[str, Any]]:
+        return "openai-responses", {"model": "m", "input": [item]}
+
+    def claude(**block: Any) -> tuple[str, dict[str, Any]]:
+        return "anthropic-messages", {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [block]}]}
+
+    def gemini(**part: Any) -> tuple[str, dict[str, Any]]:
+        return "gemini", {"contents": [{"parts": [part]}]}
+
+    inside = {"type": "content", "content": [
+        {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}]}
+    document = {"type": "document", "source": inside}
+    return {
+        "chat": chat(type="image_url", image_url={"url": url}),
+        "mistral": chat(type="image_url", image_url=url),
+        "mistral document": chat(type="document_url", document_url=url),
+        "mistral sound": chat(type="input_audio", input_audio=data),
+        "vllm film": chat(type="video_url", video_url={"url": url}),
+        "vllm sound": chat(type="audio_url", audio_url={"url": url}),
+        "screenshot": response(type="computer_call_output", call_id="c",
+                               output={"type": "computer_screenshot", "image_url": url}),
+        "tool": response(type="function_call_output", call_id="c", output=[{"type": "input_image", "image_url": url}]),
+        "sound": response(role="user", content=[{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}]),
+        "mask": ("openai-responses", {"model": "m", "input": "x", "tools": [
+            {"type": "image_generation", "input_image_mask": {"image_url": url}}]}),
+        "document": claude(**document),
+        "result": claude(type="tool_result", tool_use_id="t", content=[document]),
+        "gemini": gemini(functionResponse={"name": "f", "response": {}, "parts": [
+            {"inlineData": {"mimeType": kind, "data": data}}]}),
+        "gemini snake": gemini(function_response={"name": "f", "response": {}, "parts": [
+            {"inline_data": {"mime_type": kind, "data": data}}]}),
+    }
+
+
+@pytest.mark.parametrize("place", media("", ""))
+def test_documented_places_of_media(place: str) -> None:
+    """Neither the picture nor the name of the field is words; text in its place is, and a link."""
+    wire, body = media(b64(PNG), "image/png")[place]
+    request = WIRES[wire].ask(body)
+    assert len(request.opaque) == 1
+    assert not any(len(message.text) > 40 or "~" in message.where for message in request.messages)
+    wire, body = media(b64(WORDS), "text/plain")[place]
+    request = WIRES[wire].ask(body)
+    assert any(WORDS in message.text for message in request.messages) and not request.opaque
+    wire, body = media("https://example.org/a-zebra now", "text/plain")[place]
+    assert any("a-zebra" in message.text for message in WIRES[wire].ask(body).messages)
