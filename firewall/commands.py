@@ -26,6 +26,8 @@ from firewall.policy import Policy, PolicySet, load, parse
 from firewall.template import policies as as_read
 from firewall.verdict import decide
 
+WIDE = 10_000           # columns of what is no terminal
+
 
 def run(args: argparse.Namespace, settings: Callable[[argparse.Namespace], Config] | None) -> int:
     if args.command == "init":
@@ -76,7 +78,11 @@ def active(config: Config) -> PolicySet:
 
 async def judge(config: Config, args: argparse.Namespace) -> int:
     """Judges one text and prints one JSON object. Exit 0 allow, 1 block, 2 the guard is down."""
-    text = sys.stdin.read() if args.text == "-" else args.text
+    try:
+        text = sys.stdin.read() if args.text == "-" else args.text
+        f"{text}{args.prompt}".encode()
+    except UnicodeError:
+        raise Mistakes(["the text is not UTF-8"]) from None
     if args.depth:
         config = replace(config, guard=replace(config.guard, depth=args.depth))
     policies = active(config).side(args.direction)
@@ -108,23 +114,30 @@ def show_list(config: Config) -> int:
     on = active(config)
     table = Table(title=f"policies of {config.policy_folder}, digest {on.digest}")
     for column in ("id", "on", "applies to", "action", "rules", "cases", "title"):
-        table.add_column(column)
-    for path in sorted(config.policy_folder.glob("*.md")):
-        if path.name.lower() != "readme.md":
-            p = parse(path.read_text("utf-8"), path.stem, str(path))
-            count = len(_cases(path.with_suffix(".cases.jsonl"), p))
-            table.add_row(p.id, "yes" if p.id in on.owner else "-", p.applies_to, p.action, str(len(p.rules)),
-                          str(count), p.title)
-    Console().print(table)
+        table.add_column(column, no_wrap=column == "id")
+    wrong: list[str] = []
+    for p, cases in _read(config.policy_folder, (), wrong):
+        table.add_row(p.id, "yes" if p.id in on.owner else "-", p.applies_to, p.action, str(len(p.rules)), str(len(cases)),
+                      p.title)
+    if wrong:
+        raise Mistakes(wrong)
+    _print(table)
     return 0
 
 
 def show_one(config: Config, id: str) -> int:
-    path = config.policy_folder / f"{id}.md"
-    if not path.is_file():
-        raise Mistakes([f"no policy {id!r} in {config.policy_folder}; see `python -m firewall policies list`"])
-    print(as_read([parse(path.read_text("utf-8"), id, str(path))]))
+    wrong: list[str] = []
+    found = _read(config.policy_folder, [id], wrong, cases=False)
+    if wrong:
+        raise Mistakes(wrong)
+    print(as_read([p for p, _ in found]))
     return 0
+
+
+def _print(table: Table) -> None:
+    """A table as it stands: titles are no markup, and what goes into a pipe or a file is as wide as it is."""
+    terminal = sys.stdout.isatty()
+    Console(markup=False, emoji=False, highlight=False, width=None if terminal else WIDE).print(table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +151,28 @@ class Example:
 
 
 async def test(config: Config, ids: list[str], out: Path | None) -> int:
-    """Runs every policy's cases with only that policy active. Exit 0 when at least 90 % are right each way."""
-    here = config.policy_folder
-    names = ids or [p.stem for p in sorted(here.glob("*.md")) if p.name.lower() != "readme.md"]
-    sets = []
-    for name in names:
-        path = here / f"{name}.md"
-        if not path.is_file():
-            raise Mistakes([f"no policy {name!r} in {here}"])
-        policy = replace(parse(path.read_text("utf-8"), name, str(path)), enabled=True)
-        sets.append((policy, _cases(path.with_suffix(".cases.jsonl"), policy)))
+    """Runs every policy's cases with only that policy active. Exit 0 when at least 90 % are right each way, 1 when not.
+
+    Raises:
+        Mistakes: in the files, or there is nothing to test. GuardDown: at the first case without a verdict.
+    """
+    wrong: list[str] = []
+    sets = [(replace(p, enabled=True), cases) for p, cases in _read(config.policy_folder, ids, wrong)]
+    every = [c for _, cases in sets for c in cases]
+    for kind, none in (("violating", not any(c.expect for c in every)), ("innocent", all(c.expect for c in every))):
+        if none and not wrong:
+            wrong.append(f"{config.policy_folder}: no {kind} case to test; write some into "
+                         f"{sets[0][0].id if len(sets) == 1 else '<id>'}.cases.jsonl, see policies/README.md")
+    if out:
+        try:
+            out.open("a").close()       # before the work, and without losing what an earlier run wrote
+        except OSError as e:
+            wrong.append(f"--json {out}: cannot be written ({e.strerror})")
+    if wrong:
+        raise Mistakes(wrong)
+    if bare := [p.id for p, cases in sets if not cases]:
+        print(f"without cases, so not tested: {', '.join(bare)}", file=sys.stderr)
+    sets = [(p, cases) for p, cases in sets if cases]
     guard = build(config, PolicySet.of(p for p, _ in sets))
     await guard.start()
     rows: list[dict[str, Any]] = []
@@ -164,10 +189,10 @@ async def test(config: Config, ids: list[str], out: Path | None) -> int:
     for r in [*rows, {"policy": "all", **total}]:
         table.add_row(r["policy"], _share(r["caught"], r["violating"]), _share(r["passed"], r["innocent"]),
                       _share(r["cited"], r["caught"]))
-    Console().print(table)
+    _print(table)
     if out:
-        out.write_text(json.dumps({"guard": guard.name, "fingerprint": guard.fingerprint, "policies": rows,
-                                   "all": total}, indent=1))
+        out.write_text(json.dumps({"guard": guard.name, "fingerprint": guard.fingerprint, "untested": bare, "policies": rows,
+                                   "all": total}, indent=1), "utf-8")
     good = total["caught"] >= 0.9 * total["violating"] and total["passed"] >= 0.9 * total["innocent"]
     if not good:
         print("under 90 % in one direction: see the table; edit the rules or the cases, or use a deeper guard",
@@ -183,7 +208,10 @@ async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str
         messages = (Message("user", c.prompt if output else c.text, "messages/0/content"),) \
             if c.prompt or not output else ()
         said = (Said("choice/0/text", c.text),) if output else ()
-        verdict = await guard.judge(Case(c.direction, alone, messages, said))       # type: ignore[arg-type]
+        try:
+            verdict = await guard.judge(Case(c.direction, alone, messages, said))       # type: ignore[arg-type]
+        except GuardDown as e:
+            raise GuardDown(e.code, f"no verdict on a case of {policy.id}: {e.detail}") from None
         hit = decide((verdict,), alone)
         row["violating" if c.expect else "innocent"] += 1
         if c.expect:
@@ -194,23 +222,51 @@ async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str
     return row
 
 
+def _read(folder: Path, ids: Sequence[str], wrong: list[str], cases: bool = True) -> list[tuple[Policy, list[Example]]]:
+    """The named policies of a folder, or all, each with its cases. What is wrong in them is added to `wrong`."""
+    paths = [folder / f"{id}.md" for id in dict.fromkeys(ids)] or sorted(
+        p for p in folder.glob("*.md") if p.name.lower() != "readme.md")
+    found = []
+    if not paths:
+        wrong.append(f"{folder}: no {'policy file (*.md) here' if folder.is_dir() else 'such folder'}")
+    for path in paths:
+        try:
+            policy = parse(path.read_text("utf-8"), path.stem, str(path))
+            found.append((policy, _cases(path.with_suffix(".cases.jsonl"), policy) if cases else []))
+        except FileNotFoundError:
+            wrong.append(f"no policy {path.stem!r} in {folder}; see `python -m firewall policies list`")
+        except (OSError, UnicodeDecodeError) as e:
+            wrong.append(f"{path}:1: cannot be read as UTF-8 text ({type(e).__name__})")
+        except Mistakes as e:
+            wrong += e.lines
+    return found
+
+
 def _cases(path: Path, policy: Policy) -> list[Example]:
-    """The cases file of a policy. Raises `Mistakes` with file and line."""
-    if not path.is_file():
+    """The cases file of a policy, none where there is none. Raises `Mistakes` with file and line."""
+    if not path.exists():
         return []
-    known, out, wrong = {r.id for r in policy.rules}, [], []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    known, out, wrong = {r.id for r in policy.rules} | {policy.id}, [], []
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")         # not splitlines: JSON may hold U+2028
+    except (OSError, UnicodeDecodeError) as e:
+        raise Mistakes([f"{path}:1: cannot be read as UTF-8 text ({type(e).__name__})"]) from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            example = Example(row["direction"], row["text"], row.get("prompt") or "", tuple(row["expect"]))
-        except (ValueError, KeyError, TypeError) as e:
+            text, prompt, expect = row["text"], row.get("prompt") or "", row["expect"]
+            if not (isinstance(text, str) and isinstance(prompt, str) and isinstance(expect, list)):
+                raise TypeError("text and prompt are texts, expect is a list of rule ids")
+            f"{text}{prompt}".encode()                          # half a surrogate pair is no text
+            example = Example(row["direction"], text, prompt, tuple(expect))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             wrong.append(f"{path}:{number}: not a case ({type(e).__name__}: {e}); see policies/README.md")
             continue
         if example.direction not in ("input", "output"):
             wrong.append(f"{path}:{number}: direction must be input or output")
-        wrong += [f"{path}:{number}: unknown rule {r!r}" for r in example.expect if r not in known and r != policy.id]
+        wrong += [f"{path}:{number}: unknown rule {r!r}" for r in expect if not isinstance(r, str) or r not in known]
         out.append(example)
     if wrong:
         raise Mistakes(wrong)
