@@ -26,6 +26,8 @@ from firewall.wire.sse import EVENTS, Events, event, large
 from firewall.wire.wire import PAST, Reader, StreamLimits, truncated, unreadable, unredactable
 
 T = TypeVar("T")
+KEYS = "keys"           # the channel of keys that are no protocol words, a key a line
+CHANNELS = 4096         # of one stream: each question to a guard costs as much as there are
 
 # Comments and fields that are nobody's words.
 SILENT = frozenset((b":", b": ping", b":ping", b": keep-alive", b":keep-alive", b": keepalive", b":keepalive",
@@ -42,6 +44,7 @@ class _Read:
         self._body = BodyLimits(size=max(limits.event, limits.body))
         self._ended = False
         self._keys: set[str] = set()        # unknown keys already said
+        self._channels: set[str] = set()    # that have been heard
         self._past: set[Piece] = set()      # words that had left when they were judged
 
     @property
@@ -79,7 +82,7 @@ class _Read:
         taken: set[int] = set()
         at = 0
         for piece, text in zip(frame.pieces, texts, strict=True):
-            if piece in self._past:
+            if piece in self._past or piece.channel == KEYS:
                 if text is not None:
                     raise unredactable()
                 continue
@@ -135,12 +138,19 @@ class _Read:
         return orjson.dumps(document)
 
     def _new(self, found: list[Leaf]) -> list[Leaf]:
-        """Without unknown keys that were said before: a vendor's new field comes with every chunk."""
+        """Unknown keys on a channel for all, so that a fresh one in every chunk is no channel each; and without those that
+        were said before, as a vendor's new field comes with every chunk."""
         if not any(leaf.path.endswith("#key") for leaf in found):
             return found
-        out = [leaf for leaf in found if not (leaf.path.endswith("#key") and leaf.text in self._keys)]
-        if len(self._keys) < 1000:
-            self._keys.update(leaf.text for leaf in out if leaf.path.endswith("#key"))
+        out = []
+        for leaf in found:
+            if leaf.path.endswith("#key"):
+                if leaf.text in self._keys:
+                    continue
+                if len(self._keys) < 1000:
+                    self._keys.add(leaf.text)
+                leaf = Leaf(KEYS, leaf.text + "\n")
+            out.append(leaf)
         return out
 
     def _frame(self, raw: bytes, found: list[Leaf]) -> Frame:
@@ -148,8 +158,11 @@ class _Read:
         last = speech.last and not self._ended
         self._ended = self._ended or last
         for leaf in found:
+            self._channels.add(leaf.path)
             if leaf.holder is PAST:
                 self._past.add(Piece(leaf.path, leaf.text))
+        if len(self._channels) > CHANNELS and not isinstance(self, Whole):      # that is one question
+            raise unreadable("the answer has too many channels")
         return Frame(raw, tuple([Piece(leaf.path, leaf.text) for leaf in found]), speech.after, speech.pending, last)
 
 
@@ -296,7 +309,7 @@ class Whole(_Read):
         if not raw.strip():
             raise truncated()
         try:
-            found = self._sure(self.speech.read, self._parse(raw), True)
+            found = self._new(self._sure(self.speech.read, self._parse(raw), True))
         except FirewallError as error:
             if error.code != "unreadable_event" or raw.rstrip()[-1:] in (b"}", b"]"):
                 raise

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
-from tests.wire.streams import REQUESTS, events, listen
+from tests.wire.streams import REQUESTS, events, heard, listen, said
 
 ODD = st.sampled_from([[], {}, ["type"], {"a": "b"}, None, True, 0, -1, 1.5, "zebra", [[]], [{}], [None], [1]])
 TYPES = ["response.output_text.delta", "response.output_item.added", "response.completed", "content_block_start",
@@ -77,3 +77,38 @@ def test_blocks_that_are_open_at_once_are_bounded(count: int, read: bool) -> Non
     stop = [{"type": "content_block_stop", "index": index} for index in range(count)]
     turns = [event for pair in zip(start, stop, strict=True) for event in pair]
     assert fate("anthropic-messages", b"text/event-stream", events(*turns, {"type": "message_stop"})) == "read"
+
+
+def chunk(number: int, value: Any) -> bytes:
+    return events({"choices": [{"index": 0, "delta": {"content": "well "}}], f"zebra {number}": value})
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"application/json"])
+def test_unknown_keys_are_one_channel(kind: bytes) -> None:
+    """However many there are: a question costs as much as there are channels."""
+    if kind == b"text/event-stream":
+        found = heard(listen("openai-chat", kind), *[chunk(number % 300, 1) for number in range(600)], events(done=True))
+        words = "well " * 600
+    else:
+        found = heard(listen("openai-chat", kind), orjson.dumps({f"zebra {number}": 1 for number in range(300)} | {
+            "choices": [{"index": 0, "message": {"content": "well "}}]}))
+        words = "well "
+    assert said(found) == {"choice/0/text": words, "keys": "".join([f"zebra {number}\n" for number in range(300)])}
+
+
+def test_channels_are_bounded() -> None:
+    reader = listen("openai-chat")
+    with pytest.raises(FirewallError) as error:
+        for number in range(5000):
+            reader.feed(chunk(number, "more"))
+    assert error.value.code == "unreadable_event" and 4000 < number < 4100
+
+
+def test_a_key_cannot_be_redacted() -> None:
+    """Not even where a value has the same words."""
+    reader = listen("openai-chat")
+    frame, = reader.feed(events({"choices": [{"index": 0, "delta": {"content": "zebra\n"}}], "zebra": 1}))
+    texts = ["[X]" if piece.channel == "keys" else None for piece in frame.pieces]
+    with pytest.raises(FirewallError) as error:
+        reader.rewrite(frame, texts)
+    assert "[X]" in texts and error.value.code == "unredactable"
