@@ -86,6 +86,7 @@ def settings(args: argparse.Namespace) -> Any:
 
 
 def serve(args: argparse.Namespace) -> int:
+    from firewall.config import check_secrets
     from firewall.proxy.workers import Supervisor, serve_one
     config = settings(args)
     if not config.upstream.url and not config.upstreams:
@@ -93,6 +94,7 @@ def serve(args: argparse.Namespace) -> int:
               "  python -m firewall --upstream https://api.openai.com\n"
               "To see it work without a key or network: python -m firewall demo", file=sys.stderr)
         return 2
+    check_secrets(config)
     return Supervisor(config).run() if config.server.workers > 1 else serve_one(config)
 
 

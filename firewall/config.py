@@ -202,6 +202,19 @@ def secret(reference: str, environ: Mapping[str, str] = os.environ) -> str:
     return value
 
 
+def check_secrets(config: Config, environ: Mapping[str, str] = os.environ) -> None:
+    """Raises `Mistakes` for every key of `config` that `environ` does not hold, each once, however many dialects use it."""
+    used = [u for f in FAMILIES if (u := config.upstreams.get(f, config.upstream)).url]
+    wrong: list[str] = []
+    for reference in (*config.server.client_keys, *(u.key for u in used)):
+        try:
+            secret(reference, environ)
+        except Mistakes as e:
+            wrong += e.lines
+    if wrong:
+        raise Mistakes(list(dict.fromkeys(wrong)))
+
+
 def address(value: str) -> tuple[str, int]:
     """`HOST:PORT` or `[v6]:PORT` -> (host, port). Raises ValueError."""
     host, _, port = value.rpartition(":")

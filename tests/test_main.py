@@ -32,3 +32,16 @@ def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["init", str(tmp_path / "file" / "below")]) == 2
     said = capsys.readouterr().err
     assert "missing: no such file" in said and "below: cannot be made" in said and "Traceback" not in said
+
+
+def test_a_key_that_is_not_set_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "a key")
+    monkeypatch.delenv("NO_KEY", raising=False)
+    file = tmp_path / "firewall.toml"
+    file.write_text('[server]\nclient-keys = ["NO_TEAM", "A_KEY", "NO_KEY"]\n[upstream]\nurl = "http://h"\n'
+                    'key = "env:NO_KEY"\n[upstream.gemini]\nurl = "http://g"\nkey = "env:NO_GEMINI"\n')
+    assert main(["--config", str(file)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5 and [line for line in said if "A_KEY is no key" in line]
+    assert sorted(line.split()[2] for line in said[1:]) == ["A_KEY", "NO_GEMINI", "NO_KEY", "NO_TEAM"]
