@@ -2,10 +2,12 @@
 
 Where the meaning is plain it is taken: any heading that bears a section's name (`# Allowed`, `##Allowed:`, underlined,
 `**Allowed**`, `Allowed:`) opens that section, and a heading of the same or a higher level closes it; `-`, `*`, `+`,
-`•`, `1.` and `(a)` are bullets up to one blank further in than the first; comments (`<!-- -->`) and rules (`---`) are
-nothing. Prose in a section is an item, a paragraph each; prose that ends in a colon above the rules is lead. A heading
-below the section's own, `[Name]` and `**Name**` name a group of items. What is neither is a problem with its line and
-a fix: an unknown section, a table, a code block, a group without items, a group whose name is that of another section.
+`•`, `1.` and `(a)` are bullets up to one blank further in than the first; so are `A)`, `1.1.`, `1、`, arrows, check marks
+and other signs where no sentence goes on; comments (`<!-- -->`) and rules (`---`) are nothing. Prose in a section is an
+item, a paragraph each; prose that ends in a colon above the rules is lead. A heading below the section's own, `[Name]`
+and `**Name**` name a group of items. What is neither is a problem with its line and a fix: an unknown section, a table,
+a code block, a group without items, a group whose name is that of another section, a list in a quote or in HTML, and a
+second line of one item that begins as somebody's list would (`R1:`, `a.`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,23 @@ _HEADING = re.compile(r" {0,3}(#{1,6})(?!#)(\s*)(.*?)[\s#]*")
 _UNDER = re.compile(r" {0,3}(=+|-{2,})\s*")
 _BULLET = re.compile(r"\s*(?:(?:[-*+–—‣▪●◦·]|\(?\d{1,3}[.)]|\(?[a-z]\))\s+|•\s*)(\S.*)")
 _STUCK = re.compile(r"[-*+•]|[-+][^\W\d].*")                             # a marker without words, or without a blank
+_ROMAN = r"(?i:x{0,3}(?:ix|iv|v?i{1,3}|v)|x{1,3})"
+_SIGN = re.compile(                                 # begins an item, where one may begin: else a wrapped line begins with it
+    rf"(?:(?:[‐‑‒―−－⁃∙»›]|[-=]+>|\(?\d{{1,3}}(?:\.\d{{1,3}})+[.)]|\d{{4,9}}\)|\(?(?:[^\W\d_]|{_ROMAN})\))\s+"
+    r"|(?:\d{1,3}|[一二三四五六七八九十]{1,3})[、．](?!\d)|[(（]?(?:\d{1,3}|[一二三四五六七八九十]{1,3})）|[・･※]|\d\ufe0f?\u20e3"
+    r"|(?:[\u2190-\u21ff\u2460-\u24ff\u2580-\u27bf\u27f0-\u27ff\u2900-\u297f\u2b00-\u2bff\uf000-\uf0ff\U0001f300-\U0001faff]"
+    r"[\ufe0f\u200d]*)+)\s*(\S.*)")
+_LIKE = re.compile(                                 # may begin an item or be words; the second one in an item is a problem
+    r"(?P<dotted>\d{1,3}(?:\.\d{1,3})+\s)|(?P<number>[#№]\s?\d+[:.)]?\s|\d{1,3}\s?[:：–—-]\s|\d{4,9}[.:]\s|\d{1,3}[.)](?:[^\W\d]|$))"
+    rf"|(?P<letter>(?:[^\W\d_]|{_ROMAN})(?:\.(?:\s|$)|、|\)[^\W\d_])|o\t)|(?P<square>\[[\w ]{{1,3}}\]\s)"
+    r"|(?P<label>(?:[^\W\d_]{1,12}[-. ]?\d{1,3}(?:[:.)：]|\s[-–—])|[^\W\d_]:)\s|§\s?\d)"
+    r"|(?P<mark>[~=¶¤^°]\s|[-–—*]{2,}\s|\\[-*+]\s|\*[^\W_][^*]*$|[–—‣▪●◦][^\W\d_])")
+_MARKED = (frozenset("✓✔✅☑👍🟢⭕"), frozenset("✗✘✕✖❌❎🚫⛔🛑👎🔴"))             # what is fine, and what is not
+_TABLE = re.compile(r"[|│┃┌├]|\+[-=]{2,}\+|(?:\s*:?-+:?\s*\|)+\s*(?::?-+:?)?$")
+_HTML = re.compile(r"</?(?:ul|ol|li|dl|dt|dd|table|thead|tbody|tr|td|th)\b|&(?:bull|middot|#x?[\da-f]+);", re.I)
+_QUOTE = re.compile(r"(?:>\s*)+")
+_LETTER = re.compile(r"\(?[a-z]\)")
+_STOPS = tuple(".:!?;…。：！？；")
 _LINE = re.compile(r" {0,3}([-*_])(?:\s*\1){2,}\s*")
 _NAME = re.compile(r"(?:[*_\[]+(\w+(?: \w+)?)[*_\]:]+|([A-Z]\w+(?: \w+)?):)(?:\s+(\S.*))?")   # `**Allowed:** words`
 _MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
@@ -61,6 +80,12 @@ class _Page:
         self.indent = -1                                    # of the bullet above; -1: none
         self.prose = self.gap = False                       # the item above is prose; a blank line since
         self.ended = True                                   # nothing above to go on with
+        self.above = ""                                     # the words of the line above
+        self.sign = False                                   # the item above begins with a sign
+        self.like: dict[str, str] = {}                      # how lines of this item begin that look like items
+        self.signs: list[tuple[int, str]] = []              # where the lead has such items, and their lines
+        self.marks: dict[str, set[int]] = {}                # section -> which of `_MARKED` its items bear
+        self.table = -1                                     # the number of the last line of a table
 
     def read(self, body: str) -> tuple[Parts, list[Problem]]:
         lines = _COMMENT.sub(lambda m: self._uncomment(body, m), body).split("\n")
@@ -109,7 +134,7 @@ class _Page:
         """Opens a section, names a group, or is a problem. `line` is what stands in the lead for a group."""
         name = _plain(text)
         self._left(level)
-        self.ended, self.prose, self.indent = True, False, -1
+        self.ended, self.prose, self.indent, self.sign, self.like = True, False, -1, False, {}
         while self.open and self.open[-1][0] >= level:
             self.open.pop()
         if name in SECTIONS:
@@ -135,6 +160,7 @@ class _Page:
             self._enter(level, name)
 
     def _enter(self, level: int, name: str) -> None:
+        self._lead()
         self.open.append((level, name))
         self.here = name
         self.parts.setdefault(name, [])
@@ -149,42 +175,100 @@ class _Page:
     def _words(self, number: int, line: str) -> None:
         """A line of text: a bullet, the rest of one, prose, or the name of a section or a group."""
         words = line.strip()
-        bullet = _BULLET.fullmatch(line)
+        self._foreign(number, words)
         indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
+        bullet = _BULLET.fullmatch(line)
+        sign = None if bullet else _SIGN.fullmatch(words)
+        if sign and (self.ended or self.gap or self.sign or self.above[-1:] in _STOPS):
+            bullet = sign
+        if sign and indent < 2 and _plain(sign[1]) in SECTIONS:            # `✅ Allowed`
+            self._heading(number, 7, sign[1])
+            self.gap = False
+            return
         if not bullet and indent < 2 and self._named(number, words):
             return
-        if bullet and 0 <= self.indent <= indent - 2:       # a list in a bullet is part of it
+        nested = 0 <= self.indent <= indent - 2
+        if nested:                                          # a list in a bullet is part of it
             bullet = None
         self.group = None
         if bullet:
+            self.prose = self.prose and not (self.sign and sign)
+            self.sign, self.like = bullet is sign or bool(_LETTER.match(words)), {}
+            if not self.here:
+                self._lead(line if bullet is sign else "")
+            self._mark(number, words[0] + bullet[1][0])
             self._bullet(number, indent, bullet[1].strip())
         elif not self.here:                                 # the lead, or a file without sections: read as it stands
             self.parts[""].append((number, line))
+            self._listed(number, indent, words, nested)
             if GROUP.fullmatch(words) or self.gap and not indent:
                 self.indent = -1
         else:
-            self._prose(number, indent, words)
-        self.ended = self.gap = False
+            self._prose(number, indent, words, nested)
+        self.ended, self.gap, self.above = False, False, words
 
     def _bullet(self, number: int, indent: int, text: str) -> None:
         items = self.parts[self.here]
         if self.prose and self.here == "violates" and items[-1][1].endswith(":"):
             self.parts[""].append((items[-1][0], items.pop()[1].removeprefix("- ")))
         items.append((number, f"- {text}"))
-        self.indent, self.prose = indent, False
+        self.indent, self.prose = indent, self.sign and text.endswith(":")
 
-    def _prose(self, number: int, indent: int, words: str) -> None:
+    def _lead(self, line: str = "") -> None:
+        """A bullet above the sections, or the first section: a single sign before it adorns a paragraph."""
+        if line:
+            self.signs.append((len(self.parts[""]), line))
+        elif len(self.signs) == 1:
+            at, words = self.signs.pop()
+            self.parts[""][at] = (self.parts[""][at][0], words)
+
+    def _prose(self, number: int, indent: int, words: str, nested: bool) -> None:
         """A paragraph of its own, or more of the item above."""
         items = self.parts[self.here]
-        if words.startswith("|"):
-            self.wrong.append((number, "a table is no list of rules; write each row as a bullet"))
-        elif _STUCK.fullmatch(words) and indent < 2:
-            self.wrong.append((number, "a bullet needs a blank after its mark, and words on the same line"))
         if self.ended or self.gap and (self.prose or indent <= self.indent):
             items.append((number, f"- {words}"))
-            self.indent, self.prose = -1, True
+            self.indent, self.prose, self.sign, self.like = -1, True, False, {}
         else:
             items[-1] = (items[-1][0], f"{items[-1][1]} {words}")
+        self._listed(number, indent, words, nested)
+
+    def _foreign(self, number: int, words: str) -> None:
+        """What other formats make of a list."""
+        quote = _QUOTE.match(words)
+        if _TABLE.match(words):
+            if self.table != number - 1:
+                self.wrong.append((number, "a table is no list of rules; write each row as a bullet"))
+            self.table = number
+        elif _HTML.match(words):
+            self.wrong.append((number, "HTML is read as words; write each item as a bullet, `- words`"))
+        elif quote and (_BULLET.fullmatch(words, quote.end()) or _SIGN.fullmatch(words, quote.end())):
+            self.wrong.append((number, "a list in a quote is no list; take away the `>`"))
+
+    def _listed(self, number: int, indent: int, words: str, nested: bool) -> None:
+        """A line that goes on: a problem where it seems to begin an item as one above it did."""
+        if _STUCK.fullmatch(words) and indent < 2:
+            self.wrong.append((number, "a bullet needs a blank after its mark, and words on the same line"))
+        words = _QUOTE.sub("", words, 1)
+        match = _SIGN.fullmatch(words) or _LIKE.match(words)
+        kind = match and (match.lastgroup or "sign")
+        if not match or not kind or nested or kind == "label" and self.here == "examples":
+            return
+        begin = match[0].strip()[:12] if match.lastgroup else words.split()[0]
+        if self.like.get(kind):
+            self.wrong.append((number, f"this line and one above seem to begin items of a list ({self.like[kind]!r}, "
+                               f"{begin!r}) and would be one; begin each with `- `"))
+        self.like[kind] = "" if kind in self.like else begin
+
+    def _mark(self, number: int, begin: str) -> None:
+        """Check marks and crosses among the items of one section are two sections."""
+        if self.here == "examples":
+            return
+        marks = self.marks.setdefault(self.here, set())
+        before = len(marks)
+        marks.update(side for side, signs in enumerate(_MARKED) if signs & set(begin))
+        if before < len(marks) == 2:
+            self.wrong.append((number, "items with a check mark and items with a cross in one section; put the ones under "
+                               "`## Violates`, the others under `## Allowed`"))
 
     def _named(self, number: int, words: str) -> bool:
         """Takes `**Allowed**`, `Allowed:` and `**Allowed:** words` as a section, `[Name]` and `**Name**` as a group."""

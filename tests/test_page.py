@@ -1,0 +1,103 @@
+"""What a person takes for a list is one, or a mistake with its line: never one rule in silence."""
+
+from __future__ import annotations
+
+import re
+from time import perf_counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.errors import Mistakes
+from firewall.page import read
+from firewall.policy import parse
+
+SIGNS = [("A) ", "B) "), ("\u0430) ", "\u0431) "), ("(A) ", "(B) "), ("i) ", "ii) "), ("1.1. ", "1.2. "), ("1.1) ", "1.2) "),
+         ("1\u3001", "2\u3001"), ("\u4e00\u3001", "\u4e8c\u3001"), ("1\uff09", "2\uff09"),
+         ("\uff081\uff09", "\uff082\uff09"), ("\u2460", "\u2461 "), ("1\ufe0f\u20e3 ", "2\ufe0f\u20e3 "),
+         ("1000) ", "1001) "), ("\u2192 ", "\u2192 "), ("-> ", "-> "), ("\u274c ", "\u274c"),
+         ("\u2714\ufe0f ", "\u2714\ufe0f "), ("\u30fb", "\u30fb"), ("\u2212 ", "\u2212 "),
+         ("\u2013 ", "\u2013 "), ("\U0001f52b ", "\U0001f4a3 "), ("\uf0b7\t", "\uf0b7\t"), ("\u00bb ", "\u00bb ")]
+LIKE = [("a. ", "b. "), ("A. ", "B. "), ("i. ", "ii. "), ("1.1 ", "1.2 "), ("R1: ", "R2: "), ("Rule 1. ", "Rule 2. "),
+        ("\u00a7 1 ", "\u00a7 2 "), ("#1 ", "#2 "), ("1: ", "2: "), ("1 - ", "2 - "), ("[1] ", "[2] "), ("1000. ", "1001. "),
+        ("1.", "2."), ("1.\n", "2.\n"), ("-- ", "-- "), ("~ ", "~ "), ("\\- ", "\\- "), ("*", "*"), ("o\t", "o\t")]
+
+
+@pytest.mark.parametrize(("first", "second"), SIGNS)
+@pytest.mark.parametrize("above", ["", "# W\nWe forbid:\n", "## Violates\n", "## Violates\nWe forbid:\n"])
+def test_signs_begin_items(above, first, second):
+    p = parse(f"{above}{first}one\nwrapped\n{second}two\n\n{second}three\n", "w", "w.md")
+    assert [r.text for r in p.rules] == ["one wrapped", "two", "three"]
+
+
+@pytest.mark.parametrize(("first", "second"), LIKE)
+@pytest.mark.parametrize("above", ["", "# W\n- zero\n", "## Violates\n"])
+def test_lines_that_seem_to_begin_items_are_a_mistake(above, first, second):
+    with pytest.raises(Mistakes) as e:
+        parse(f"{above}{first}one\n{second}two\n{second}three\n", "w", "w.md")
+    line = above.count("\n") + first.count("\n") + 2
+    assert len(e.value.lines) == 1
+    assert e.value.lines[0].startswith(f"w.md:{line}: this line and one above seem to begin items of a list")
+
+
+@pytest.mark.parametrize("text", [
+    "A man sells\nA gun or\na knife.", "2024 was\n2025 is", "Guns of\n1.5 kg each", "Addresses of\nJ. Smith and others",
+    "- Threats with\n  A) guns\n  B) bombs", "- Threats with\n  1.1 guns\n  1.2 bombs",
+    "Emoji such as\n\U0001f52b and so on", "- Emoji such as\n\u2192 and so on", "> Quoted\n> words",
+    "\u9283\u3001\u5200\u3092\u58f2\u308b", "1\u30012\u56de\u58f2\u308b", "Pays\n30 dollars and\n40 euros",
+    "\u00bbZitat\u00ab sagen"])
+def test_sentences_stay_sentences(text):
+    for above in ("", "## Violates\n"):
+        assert [r.text for r in parse(above + text, "w", "w.md").rules] == [" ".join(text.removeprefix("- ").split())]
+
+
+@pytest.mark.parametrize("above", ["", "Lead.\n", "## Violates\n", "## Violates\n- one\n\n", "- one\n  "])
+@pytest.mark.parametrize("table", ["| a | b |\n|---|---|\n| c | d |\n", "a | b\n--- | ---\nc | d\n", "a | b\n:-: | -:\n",
+                                   "+---+---+\n| a | b |\n", "\u2502 a \u2502 b \u2502\n", "a |\n--- |\n"])
+def test_a_table_is_a_mistake_anywhere(above, table):
+    with pytest.raises(Mistakes) as e:
+        parse(above + table, "w", "w.md")
+    assert len(e.value.lines) == 1 and re.match(r"w\.md:\d: a table is no list of rules", e.value.lines[0])
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("> - a\n> - b", "w.md:1: a list in a quote"), ("## Violates\n- x\n\n>1. a\n", "w.md:4: a list in a quote"),
+    ("> \u2192 a", "w.md:1: a list in a quote"), ("> a. one\n> b. two", "w.md:2: this line and one above"),
+    ("<ul><li>a</li>\n<li>b</li></ul>", "w.md:1: HTML is read as words"), ("- x\n&bull; y", "w.md:2: HTML is read"),
+    ("-one\n-two", "w.md:1: a bullet needs a blank"),
+    ("\u2705 a\n\u274c b", "w.md:2: items with a check mark and items with a cross in one section"),
+    ("## Violates\n- \u2705 a\n- \u274c b", "w.md:3: items with a check mark and items with a cross in one section")])
+def test_lists_of_other_formats_are_mistakes(text, said):
+    with pytest.raises(Mistakes) as e:
+        parse(text, "w", "w.md")
+    assert said in str(e.value)
+
+
+def test_check_marks_may_part_examples_and_name_sections():
+    p = parse("## Violates\n\u274c a\n\n\u2705 Allowed:\n\u2705 b\n"
+              "## Examples\n\u274c violates: c\n\u2705 allowed: d\n", "w", "w.md")
+    assert ([r.text for r in p.rules], p.allowed, p.examples) == (["a"], ("b",), ("violates: c", "allowed: d"))
+
+
+def test_a_single_sign_adorns_the_lead():
+    for text in ("\u26a0\ufe0f House rules.\n\n- a\n- b\n", "\u26a0\ufe0f House rules.\n## Violates\n- a\n- b\n"):
+        p = parse(text, "w", "w.md")
+        assert [r.text for r in p.rules] == ["a", "b"] and p.prose.startswith("\u26a0\ufe0f House rules.")
+    p = parse("## Violates\n\u26a0\ufe0f Never:\n- a\n- b\n", "w", "w.md")
+    assert ([r.text for r in p.rules], p.prose) == (["a", "b"], "Never:")
+    assert len(parse("\u2192 a:\n\u2192 b", "w", "w.md").rules) == 2 == len(parse("a) one\n- two", "w", "w.md").rules)
+
+
+@given(st.text(st.sampled_from("-|>:.)( \n\t1aA\u2192\u274c\ufe0f\u3001*#[]<li")))
+def test_any_page_is_read(text):
+    parts, wrong = read(text)
+    assert "" in parts and all(1 <= number <= text.count("\n") + 1 and said for number, said in wrong)
+
+
+@pytest.mark.parametrize("unit", ["-", "- ", "|", "-|", ">", "> ", "\u2192", "\u2192\ufe0f", "1.", "1.1", "(", "*",
+                                  " ", ":-|"])
+def test_a_long_line_is_read_in_linear_time(unit):
+    began = perf_counter()
+    read(unit * 20_000 + "\n" + unit * 20_000 + "x")
+    assert perf_counter() - began < 2
