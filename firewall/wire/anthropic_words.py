@@ -5,8 +5,8 @@ Channels: `block/2/text`, `block/2/thinking`, `block/2/input` and `block/2/name`
 by its path. A message's blocks and the deltas of a stream have the same channels. Should a stream hold a second
 message, its channels begin with `message/1/`.
 
-A tool use is pending from its start until its `content_block_stop`; then input whose escapes hide words is shown
-decoded.
+A tool use is pending from its start, or its first input, until its `content_block_stop`; then input whose escapes hide
+words is shown decoded.
 """
 
 from __future__ import annotations
@@ -254,8 +254,10 @@ class Blocks:
                 continue
             if key in NAMED and type(value) is str:
                 out.append(Leaf(f"{path}.{NAMED[key]}".replace(".", "/"), value, delta, key))
-                if key == "partial_json" and index in self._calling:
-                    self._calling[index].append(value)
+                if key == "partial_json":
+                    if index not in self._calling and len(self._calling) >= OPEN:
+                        raise unreadable("too many blocks are open")
+                    self._calling.setdefault(index, []).append(value)
             elif key == "citation" and type(value) is dict:
                 self.plain = False
                 number = self._cited[index] = self._cited.get(index, -1) + 1

@@ -8,7 +8,8 @@ channel beside it, `.../copy`. With `copies` (words may be redacted) every copy 
 `item/0/content/0/text/response.completed`. Fields of an event that stand nowhere in the final response repeat nothing:
 whatever they say from event to event is the growing text of one channel (`event/0/0/...` in item 0, content 0).
 
-A call is pending from its item's start until its end; then arguments whose escapes hide words are shown decoded.
+A call is pending from its start, or its first delta, until its end; then arguments whose escapes hide words are shown
+decoded.
 """
 
 from __future__ import annotations
@@ -113,6 +114,9 @@ for _name, _field, _place in (
     TEXTS[f"response.{_name}.delta"] = ("delta", _place)
     TEXTS[f"response.{_name}.done"] = (_field, _place)
 TEXTS["response.shell_call_command.added"] = ("command", "item.{o}.action.commands.{k}")
+# Deltas of a call, whose start a vendor may leave out.
+WRITTEN = frozenset(name for name, (_field, _place) in TEXTS.items() if _field == "delta" and _place.endswith((
+    ".arguments", ".input", ".code", ".commands.{k}")))
 
 
 class Seen(NamedTuple):
@@ -177,6 +181,8 @@ class Output:
         known: tuple[str, ...] = ()
         if spoken is not None and type(document.get(spoken[0])) is str:
             path = self._channel(document, spoken[1])
+            if self._event in WRITTEN:
+                self._calls.add(_index(document, "output_index"))
             self._say(Leaf(path, document[spoken[0]], document, spoken[0]), self._event.endswith(".delta"), out)
             if self._event.endswith(".delta"):
                 self._spelt(document.get("logprobs"), document[spoken[0]], path, out)

@@ -159,3 +159,18 @@ def test_more_completions_than_can_be_answered_are_refused_before_they_are_bille
     with pytest.raises(FirewallError) as error:
         WIRES["openai-completions"].ask(body)
     assert (error.value.code, error.value.param, error.value.status) == ("invalid_field", "prompt", 400)
+
+
+@pytest.mark.parametrize("wire, event", [
+    ("anthropic-messages", {"type": "content_block_delta", "index": 0, "delta": {
+        "type": "input_json_delta", "partial_json": '"run \\u007aebra"'}}),
+    ("openai-responses", {"type": "response.function_call_arguments.delta", "output_index": 0,
+                          "delta": '"run \\u007aebra"'}),
+    ("openai-responses", {"type": "response.custom_tool_call_input.delta", "output_index": 0,
+                          "delta": '"run \\u007aebra"'}),
+])
+def test_a_call_without_a_start_waits_for_its_end(wire: str, event: dict[str, Any]) -> None:
+    end = [{"type": "response.completed", "response": {"id": "r", "output": []}}] if wire == "openai-responses" else [
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}, {"type": "message_stop"}]
+    frames = heard(listen(wire), events(event, *end))
+    assert frames[0].pending and not frames[1].pending and "run zebra" in said(frames).values()
