@@ -74,7 +74,7 @@ class Anthropic:
         found.rest(document, frozenset(("messages", "model", "system")), _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
 
     def _blocks(self, found: Words, role: str, message: dict[str, Any], path: str) -> None:
         """A message of blocks; what a tool brought in speaks as a tool."""

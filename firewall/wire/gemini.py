@@ -103,7 +103,7 @@ class Gemini:
             found.each(ROLES.get(role, "user") if type(role) is str else "user", content, _PLACE["contents"]["[]"],
                        f"contents.{i}")
         found.rest(document, frozenset(("contents", "systemInstruction", "system_instruction")), _PLACE)
-        return Asked("", False, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
+        return Asked("", False, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         return reader(Candidates(asked), content_type, limits or StreamLimits())

@@ -42,7 +42,8 @@ NUMBERS: Final = "numbers"  # a list of integers that are no text (indices); str
 TYPES: frozenset[str] = frozenset("""object string number integer boolean array null text function json_schema
 json_object image_url input_audio file refusal custom grammar output_text input_text input_image input_file message
 function_call function_call_output reasoning summary_text reasoning_text tool_use tool_result image document base64 url
-thinking redacted_thinking ephemeral auto any tool none enabled disabled adaptive STRING NUMBER INTEGER BOOLEAN ARRAY
+thinking redacted_thinking video_url audio_url document_url ephemeral auto any tool none enabled disabled adaptive STRING
+NUMBER INTEGER BOOLEAN ARRAY
 OBJECT NULL""".split())
 
 OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA, FILE))

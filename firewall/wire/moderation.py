@@ -56,7 +56,7 @@ class Moderation:
         found.rest(document, frozenset(("input", "model")), _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, False, tuple(found.messages), document, tuple(found.opaque), _PLACE)
+        return Asked(model, False, tuple(found.messages), document, tuple(found.opaque))
 
     def inputs(self, asked: Asked) -> list[tuple[Message, ...]]:
         """What is judged together: one group a result. Words outside `input` go with every group."""

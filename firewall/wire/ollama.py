@@ -74,7 +74,7 @@ class Ollama:
                 raise malformed(name)
             found.each(role, document.get(name), None, name)
         found.rest(document, frozenset(("messages", "system", "template", "prompt", "suffix")), _PLACE)
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         limits, speech = limits or StreamLimits(), Lines(asked, self.chat)

@@ -83,7 +83,7 @@ class OpenAIChat:
         found.rest(document, frozenset(("messages", "model")), _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, _PLACE["model"], "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), _PLACE)
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         return reader(Chat(asked), content_type, limits or StreamLimits())

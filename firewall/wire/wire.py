@@ -7,7 +7,7 @@ re-serialised document of a redaction. `Wire` objects have no state; a `Reader` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
@@ -16,7 +16,7 @@ from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.verdict import Span
 from firewall.wire.frame import Frame
-from firewall.wire.leaves import Leaf, Tree, resolve
+from firewall.wire.leaves import Leaf, resolve
 from firewall.wire.origin import origins
 
 DECODED = "#decoded"        # a message that shows another's words decoded (`Message.where`)
@@ -61,7 +61,6 @@ class Asked:
             of `text` (a tool definition, a schema).
         document: the request itself.
         opaque: paths that pass uninspected (base64 media, encrypted state).
-        place: the trie of inert paths that was used.
     """
 
     model: str
@@ -69,7 +68,6 @@ class Asked:
     messages: tuple[Message, ...]
     document: dict[str, Any]
     opaque: tuple[str, ...] = ()
-    place: Tree = field(default_factory=dict, repr=False)
 
     def rewrite(self, spans: Iterable[Span], mask: Callable[[Span], str]) -> bytes:
         """The request with every span replaced by `mask(span)`, re-serialised. `Span.channel` is `Message.where`.
