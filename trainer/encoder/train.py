@@ -102,8 +102,9 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     own, benign = examples(own_folder, book, data["examples_repeat"], data["benign_calibration"], data.get("repeats"),
                            found)
     own += crossed(own_folder / "crossed", book, data["crossed_repeat"])
-    papers, pages = documents(book, data.get("documents", 0))
-    own, benign = own + papers, benign + pages
+    if count := data.get("documents"):
+        papers, pages = documents(book, count)
+        own, benign = own + papers, benign + pages
     own_train, own_held = split(own, data["examples_held_out"])
     train += own_train
     made = answers(train + held, book, data["answers"], recipe["seed"])
