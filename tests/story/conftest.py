@@ -30,16 +30,21 @@ class Story:
 
     def __init__(self, firewall: Firewall, upstream: Upstream, guard: ScriptedGuard, canary: str, log: Path) -> None:
         self.firewall, self.upstream, self.guard, self.canary, self.log = firewall, upstream, guard, canary, log
+        self.clients: list[openai.AsyncOpenAI | anthropic.AsyncAnthropic] = []
 
     @property
     def url(self) -> str:
         return self.firewall.url
 
     def openai(self, **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="sk-client", **{"max_retries": 0, **options})
+        client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="sk-client", **{"max_retries": 0, **options})
+        self.clients.append(client)
+        return client
 
     def anthropic(self, **options: Any) -> anthropic.AsyncAnthropic:
-        return anthropic.AsyncAnthropic(base_url=self.url, api_key="sk-client", **{"max_retries": 0, **options})
+        client = anthropic.AsyncAnthropic(base_url=self.url, api_key="sk-client", **{"max_retries": 0, **options})
+        self.clients.append(client)
+        return client
 
     def records(self) -> list[dict[str, Any]]:
         """O-audit: every line parses and the chain holds."""
@@ -85,6 +90,11 @@ def story(tmp_path: Path, canary: str) -> Callable[..., Any]:
                 records=replace(base.records, file=str(log)))
             wrapped: Guard = Limits(around(scripted) if around else scripted, **{"memory": 0, **(limited or {})})
             async with Firewall(config, wrapped) as firewall:
-                yield Story(firewall, mu, scripted, canary, log)
+                told = Story(firewall, mu, scripted, canary, log)
+                try:
+                    yield told
+                finally:
+                    for client in told.clients:
+                        await client.close()
 
     return run

@@ -68,6 +68,7 @@ class Upstream:
                 self.seen.append(seen)
                 number = min(len(self.seen), len(self.scripts)) - 1
                 gone = asyncio.create_task(reader.read(1))
+                gone.add_done_callback(lambda task: task.cancelled() or task.exception())   # a reset is an end too
                 script = self.scripts[number]
                 for place, step in enumerate(script, 1):
                     if place == len(script) and isinstance(step, bytes) and not gone.done():
