@@ -31,6 +31,7 @@ from trainer.encoder.evaluate import held_out
 from trainer.encoder.labels import labels
 from trainer.encoder.model import GuardNet, Shape
 from trainer.encoder.pool import pool, prompts
+from trainer.encoder.stray import stray
 
 SOFT = 2.0          # sharpness of the softmax-weighted mean over rules
 SMOOTH = 0.02       # label smoothing
@@ -109,7 +110,8 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
     train += own_train
     made = answers(train + held, book, data["answers"], recipe["seed"])
     made_train, made_held = split(made, data["held_out"])
-    train += embedded(train, data["embedded"], recipe["seed"]) + made_train
+    strays = stray(train, data.get("stray", 0), recipe["seed"])
+    train += embedded(train, data["embedded"], recipe["seed"]) + made_train + strays
     held += made_held
     return train, sorted(held + own_held, key=lambda i: i.key[::-1]), benign, book
 
