@@ -31,6 +31,7 @@ from trainer.encoder.train import corpus
 TARGET = 0.02
 CUSTOM = 0.05           # a custom policy has not been calibrated: it should rather miss than cry wolf
 TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
+ABOVE = 0.3             # logits over the highest natural score at which a threshold ends
 SHRINK = 0.3            # weight of the mean over policies in a policy's equal-error point
 GOOD = 0.93             # held-out AUROC against matched innocents from which a policy may stand alone in a cascade
 STEPS = np.arange(-2.0, 6.01, 0.1)
@@ -61,16 +62,16 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     owner = [shipped.owner[r].id for r in plan.rules]
     names = list(book.shipped)
     enabled = np.array([n in book.enabled for n in names])
-    tails = {way: _tails(_by_policy(m, owner, names)) for way, m in scored.items()}
+    calm = {way: _by_policy(m, owner, names) for way, m in scored.items()}
 
     equal = _equal(pairs, owner, names)
 
     def cuts(k: float, way: int) -> NDArray[np.float64]:
-        return np.maximum(equal[way], tails[way][0] + k * tails[way][1])
+        return np.maximum(equal[way], _quiet(calm[way], k))
 
     def wrong(k: float) -> tuple[float, float, float]:
         """(false positives on natural traffic, misses, false positives on matched innocents)."""
-        natural_fp = [(_by_policy(scored[w], owner, names)[:, enabled] > cuts(k, w)[enabled]).any(1) for w in (0, 1)]
+        natural_fp = [(calm[w][:, enabled] > cuts(k, w)[enabled]).any(1) for w in (0, 1)]
         miss, fp = [], []
         for item, z in pairs:
             over = _by_policy(z[None], owner, names)[0] > cuts(k, item.way)
@@ -96,8 +97,7 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     fp, miss, flagged = table[best]
     card["held_out"] = {
         "general": general, "policies_auroc": each, "matched_auroc": near, "k": best,
-        "natural_false_positives_unseen": round(_unseen([_by_policy(m, owner, names) for m in scored.values()], equal,
-                                                        enabled), 4),
+        "natural_false_positives_unseen": round(_unseen(list(calm.values()), equal, enabled), 4),
         "natural_texts": int(sum(len(m) for m in scored.values())),
         "natural_false_positives": round(fp, 4), "contrast_missed": round(miss, 4),
         "contrast_innocent_flagged": round(flagged, 4), "contrast_texts": len(pairs),
@@ -124,11 +124,13 @@ def _by_policy(z: NDArray[np.float32], owner: list[str], names: list[str]) -> ND
     return np.stack([z[:, where == n].max(1) for n in names], 1)
 
 
-def _tails(z: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and deviation of each policy's upper tail, drawn towards the mean over policies (few texts each)."""
+def _quiet(z: NDArray[np.float32], k: float) -> NDArray[np.float32]:
+    """Per policy: mean + k deviations of the upper tail of natural scores [N,policies], both drawn towards the mean
+    over policies (few texts each), and at most `ABOVE` over the highest."""
     top = np.sort(z, 0)[-max(3, int(len(z) * TAIL)):]
     mean, spread = top.mean(0), top.std(0)
-    return 0.85 * mean + 0.15 * mean.mean(), 0.5 * spread + 0.5 * spread.mean()
+    mean, spread = 0.85 * mean + 0.15 * mean.mean(), 0.5 * spread + 0.5 * spread.mean()
+    return np.minimum(mean + k * spread, top[-1] + ABOVE)
 
 
 def _equal(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], names: list[str]
@@ -207,9 +209,9 @@ def _unseen(natural: list[NDArray[np.float32]], equal: dict[int, NDArray[np.floa
     def flagged(out: int, k: float, inside: bool) -> list[NDArray[np.bool_]]:
         got = []
         for way, z in enumerate(natural):
-            mean, spread = _tails(z[fold[way] != out])
+            cut = np.maximum(equal[way], _quiet(z[fold[way] != out], k))
             rows = z[(fold[way] != out) == inside]
-            got.append((rows[:, enabled] > np.maximum(equal[way], mean + k * spread)[enabled]).any(1))
+            got.append((rows[:, enabled] > cut[enabled]).any(1))
         return got
 
     hits: list[NDArray[np.bool_]] = []
