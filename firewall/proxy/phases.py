@@ -43,7 +43,6 @@ NOT_JSON = FirewallError("unsupported_media_type", "The body must be application
 NO_KEY = FirewallError("invalid_api_key", "A valid key for this firewall is required.", status=401)
 SHUTTING = FirewallError("shutting_down", "The firewall is shutting down.", fault="ours", status=503, retry_after=1.0)
 INPUTS = 1024       # texts that one `/v1/moderations` may hold: each is a question of its own
-LIMITED = frozenset(("n", "best_of", "top_logprobs", "max_tokens", "max_completion_tokens", "max_output_tokens"))
 
 
 class App:
@@ -210,8 +209,8 @@ class App:
         return decision, verdicts
 
     def _admit(self, body: dict[str, object], matched: routes.Match, exchange: Exchange) -> Asked:
-        self._capped(body)
         asked = (matched.route.local or matched.route.wire).ask(body)
+        self._capped(asked)
         if matched.stream is not None:
             asked = replace(asked, stream=matched.stream, model=matched.model)
         exchange.named(asked.model)
@@ -219,16 +218,13 @@ class App:
         exchange.request_chars = sum(len(m.text) for m in asked.messages)
         return asked
 
-    def _capped(self, body: dict[str, object]) -> None:
+    def _capped(self, asked: Asked) -> None:
         """Amplification: candidates and tokens one request may ask for (K17)."""
         limits = self.house.config.limits
-        for key in LIMITED & body.keys():
-            value = body[key]
-            if not isinstance(value, int):
-                continue
-            cap = limits.output_tokens if key.startswith("max_") else 20 if key == "top_logprobs" else limits.candidates
-            if cap and value > cap:
-                raise FirewallError("limit_exceeded", f"`{key}` may be at most {cap} here.", param=key)
+        for kind, param, number in asked.sizes:
+            most = limits.output_tokens if kind == "tokens" else limits.candidates
+            if most and number > most:
+                raise FirewallError("limit_exceeded", f"`{param}` may ask for at most {most} {kind} here.", param=param)
 
     # answers and endings
 

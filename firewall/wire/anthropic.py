@@ -54,7 +54,7 @@ class Anthropic:
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        inspectable(document)
+        sizes = inspectable(document)
         model, stream = text(document, "model"), flag(document, "stream")
         found = Words()
         system = document.get("system")
@@ -74,7 +74,7 @@ class Anthropic:
         found.rest(document, frozenset(("messages", "model", "system")), _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), sizes)
 
     def _blocks(self, found: Words, role: str, message: dict[str, Any], path: str) -> None:
         """A message of blocks; what a tool brought in speaks as a tool."""

@@ -20,7 +20,7 @@ from firewall.errors import FirewallError
 from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, unplaced, words
 from firewall.wire.openai_words import judgeable
 from firewall.wire.reader import reader
-from firewall.wire.request import MOST, Words, inspectable, items
+from firewall.wire.request import Words, inspectable, items, sizes
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, unreadable
 
@@ -84,14 +84,14 @@ class Gemini:
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        inspectable(document)
+        asked = inspectable(document)
         for name in ("generationConfig", "generation_config"):
             config = document.get(name)
             if config is None:
                 continue
             if type(config) is not dict:
                 raise malformed(name)
-            inspectable({key: value for key, value in config.items() if key in MOST})
+            asked += sizes(config, name + ".")
             spoken = config.get("responseModalities") or config.get("response_modalities")
             if spoken and spoken != ["TEXT"]:
                 raise malformed(name + ".responseModalities")       # only text can be judged before it is shown
@@ -103,7 +103,7 @@ class Gemini:
             found.each(ROLES.get(role, "user") if type(role) is str else "user", content, _PLACE["contents"]["[]"],
                        f"contents.{i}")
         found.rest(document, frozenset(("contents", "systemInstruction", "system_instruction")), _PLACE)
-        return Asked("", False, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
+        return Asked("", False, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), asked)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         return reader(Candidates(asked), content_type, limits or StreamLimits())

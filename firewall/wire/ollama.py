@@ -18,9 +18,9 @@ from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, pas
 from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.reader import Listed, Streamed, reader
 from firewall.wire.repeats import Repeats
-from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.request import TOKENS, Words, flag, inspectable, items, sizes, text
 from firewall.wire.vocabulary import KEYS
-from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, refused, unreadable
+from firewall.wire.wire import Asked, Reader, Size, StreamLimits, malformed, refused, unreadable
 
 ROLES = frozenset(("system", "user", "assistant", "tool"))
 INERT: Inert = {
@@ -58,7 +58,7 @@ class Ollama:
         self.name = "ollama-chat" if chat else "ollama-generate"
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        inspectable(document)
+        asked = inspectable(document) + _predicted(document)
         model = text(document, "model")
         stream = document.get("stream") is None or flag(document, "stream")
         if document.get("context"):
@@ -74,7 +74,7 @@ class Ollama:
                 raise malformed(name)
             found.each(role, document.get(name), None, name)
         found.rest(document, frozenset(("messages", "system", "template", "prompt", "suffix")), _PLACE)
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), asked)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         limits, speech = limits or StreamLimits(), Lines(asked, self.chat)
@@ -90,6 +90,19 @@ class Ollama:
 
     def withheld(self, asked: Asked, message: str, request_id: str) -> bytes:
         return Lines(asked, self.chat).withheld(message)
+
+
+def _predicted(document: dict[str, Any]) -> tuple[Size, ...]:
+    """The sizes among the options. Zero and below is no end at all; Go reads a field's name in any case."""
+    out: tuple[Size, ...] = ()
+    for name, options in document.items():
+        if name.casefold() == "options" and options is not None:
+            if type(options) is not dict:
+                raise malformed("options")
+            number = options.get("num_predict")
+            endless = type(number) is int and -2 <= number <= 0
+            out += sizes({**options, "num_predict": TOKENS} if endless else options, "options.")
+    return out
 
 
 class Told(Listed):

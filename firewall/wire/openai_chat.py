@@ -67,7 +67,7 @@ class OpenAIChat:
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        inspectable(document)
+        sizes = inspectable(document)
         model, stream = text(document, "model"), flag(document, "stream")
         spoken = document.get("modalities")
         if document.get("audio") is not None or (type(spoken) is list and "audio" in spoken):
@@ -83,7 +83,7 @@ class OpenAIChat:
         found.rest(document, frozenset(("messages", "model")), _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, _PLACE["model"], "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), sizes)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         return reader(Chat(asked), content_type, limits or StreamLimits())

@@ -63,7 +63,7 @@ class OpenAIResponses:
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        inspectable(document)
+        sizes = inspectable(document)
         model, stream = text(document, "model"), flag(document, "stream")
         if document.get("prompt") is not None:
             raise refused("prompt")             # a template stored at the vendor
@@ -87,7 +87,7 @@ class OpenAIResponses:
         found.rest(document, skipped, _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque))
+        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), sizes)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         limits = limits or StreamLimits()

@@ -8,13 +8,13 @@ at the vendor that nobody here has seen.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves, stamp
 from firewall.wire.vocabulary import KEYS
-from firewall.wire.wire import malformed, refused, together
+from firewall.wire.wire import Size, malformed, refused, together
 
 CONTROL: frozenset[str] = frozenset("""api_base base_url api_key api_version api_type custom_llm_provider
 user_config litellm_params litellm_metadata extra_body extra_headers extra_query headers mock_response fallbacks
@@ -24,8 +24,14 @@ prompt_token_ids input_ids inputs_embeds return_token_ids return_tokens_as_token
 logits_processors data_sources documents_url callbacks success_callback""".split())
 STORED: frozenset[str] = frozenset("""previous_response_id conversation background container previous_interaction_id
 thread thread_id assistant_id cachedContent cached_content""".split())
-MOST = {"n": 8, "best_of": 8, "candidateCount": 8, "candidate_count": 8, "top_logprobs": 20, "max_tokens": 1_000_000,
-        "max_completion_tokens": 1_000_000, "max_output_tokens": 1_000_000, "maxOutputTokens": 1_000_000}
+TOKENS = 1_000_000
+# What makes an answer large, and more of it than any API gives. `limits` in firewall.toml caps both kinds below that.
+MOST: dict[str, tuple[Literal["candidates", "tokens", ""], int]] = {
+    **dict.fromkeys(("n", "best_of", "candidateCount", "candidate_count"), ("candidates", 128)),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "min_tokens",
+                     "num_predict"), ("tokens", TOKENS)),
+    **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), ("", 20)),
+}
 SCALARS = frozenset((int, float, bool, type(None)))
 
 
@@ -79,8 +85,8 @@ LISTS = frozenset(("tools", "functions", "mcp_servers"))
 ABOUT = frozenset(("metadata", "user", "safety_identifier", "prompt_cache_key", "labels"))
 
 
-def inspectable(document: dict[str, Any], stored: frozenset[str] = STORED) -> None:
-    """Refuses what cannot be inspected, and sizes that nobody needs.
+def inspectable(document: dict[str, Any], stored: frozenset[str] = STORED) -> tuple[Size, ...]:
+    """Refuses what cannot be inspected, and sizes that nobody needs; gives the others.
 
     Raises:
         FirewallError: 400 `unsupported_field` or `invalid_field`; `param` names the field.
@@ -91,13 +97,29 @@ def inspectable(document: dict[str, Any], stored: frozenset[str] = STORED) -> No
     for name in sorted(names & stored):
         if document[name] not in (None, False, ""):
             raise refused(name)
-    for name in sorted(names & MOST.keys()):
-        value, most = document[name], MOST[name]
-        if value is not None and (type(value) is not int or not 0 <= value <= most):
-            raise FirewallError("invalid_field", "This field is out of the range that the firewall allows.", param=name)
     metadata = document.get("metadata")
     if type(metadata) is dict and not CONTROL.isdisjoint(metadata):
         raise refused("metadata")
+    return sizes(document)
+
+
+def sizes(document: dict[str, Any], path: str = "") -> tuple[Size, ...]:
+    """What an object that stands at `path` says about the size of the answer.
+
+    Raises:
+        FirewallError: 400 `invalid_field` for what is no number, or out of range.
+    """
+    out = []
+    for name in sorted(document.keys() & MOST.keys()):
+        value, (kind, most) = document[name], MOST[name]
+        if value is None or (name == "logprobs" and type(value) is bool):   # chat asks whether, completions how many
+            continue
+        if type(value) is not int or not 0 <= value <= most:
+            raise FirewallError("invalid_field", "This field is out of the range that the firewall allows.",
+                                param=path + name)
+        if kind:
+            out.append(Size(kind, path + name, value))
+    return tuple(out)
 
 
 def text(document: dict[str, Any], name: str) -> str:

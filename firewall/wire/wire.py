@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -50,6 +50,14 @@ def together(role: str, found: list[Leaf], where: str) -> Together:
     return message
 
 
+class Size(NamedTuple):
+    """How many answers, or how many tokens of each, a request asks for, and where it says so."""
+
+    kind: Literal["candidates", "tokens"]
+    param: str
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request, read.
@@ -61,6 +69,7 @@ class Asked:
             of `text` (a tool definition, a schema).
         document: the request itself.
         opaque: paths that pass uninspected (base64 media, encrypted state).
+        sizes: what makes its answer large, wherever this dialect says it.
     """
 
     model: str
@@ -68,6 +77,7 @@ class Asked:
     messages: tuple[Message, ...]
     document: dict[str, Any]
     opaque: tuple[str, ...] = ()
+    sizes: tuple[Size, ...] = ()
 
     def rewrite(self, spans: Iterable[Span], mask: Callable[[Span], str]) -> bytes:
         """The request with every span replaced by `mask(span)`, re-serialised. `Span.channel` is `Message.where`.

@@ -140,6 +140,48 @@ async def test_amplification_is_capped(story, extra):
         assert status(await raw(s, post(json.dumps(json.loads(OK) | extra).encode()))) == 400 and not s.upstream.seen
 
 
+GEMINI, SAY = "/v1beta/models/m:generateContent", {"contents": [{"parts": [{"text": "hi"}]}]}
+OLLAMA = {"model": "m", "stream": False, "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(("path", "body", "param"), [
+    ("/v1/messages", {**OLLAMA, "max_tokens": 101}, "max_tokens"),
+    ("/v1/responses", {"model": "m", "input": "hi", "max_output_tokens": 101}, "max_output_tokens"),
+    ("/v1/chat/completions", {**OLLAMA, "min_tokens": 101}, "min_tokens"),
+    (GEMINI, {**SAY, "generationConfig": {"maxOutputTokens": 101}}, "generationConfig.maxOutputTokens"),
+    (GEMINI, {**SAY, "generation_config": {"max_output_tokens": 101}}, "generation_config.max_output_tokens"),
+    (GEMINI, {**SAY, "generationConfig": {"candidateCount": 3}}, "generationConfig.candidateCount"),
+    ("/api/chat", {**OLLAMA, "options": {"num_predict": 101}}, "options.num_predict"),
+    ("/api/chat", {**OLLAMA, "Options": {"num_predict": -1}}, "options.num_predict"),
+    ("/api/generate", {"model": "m", "prompt": "hi", "options": {"num_predict": -2}}, "options.num_predict"),
+    ("/v1/completions", {"model": "m", "prompt": ["a"] * 3}, "prompt"),
+    ("/v1/completions", {"model": "m", "prompt": ["a"] * 2, "best_of": 2}, "prompt"),
+])
+async def test_every_dialect_is_capped_where_it_says_what_it_asks_for(story, path, body, param):
+    async with story([whole({})], limits={"candidates": 2, "output_tokens": 100}) as s:
+        got = await raw(s, post(json.dumps(body).encode(), path))
+        assert status(got) == 400 and f"`{param}`".encode() in got and not s.upstream.seen
+        assert s.record()["code"] == "limit_exceeded"
+
+
+@pytest.mark.parametrize(("path", "body"), [
+    (GEMINI, {**SAY, "generationConfig": {"maxOutputTokens": 100, "candidateCount": 2}}),
+    ("/api/chat", {**OLLAMA, "options": {"num_predict": 100, "temperature": 0}}),
+    ("/v1/completions", {"model": "m", "prompt": ["a", "b"], "n": 1, "max_tokens": 100, "logprobs": 1}),
+    ("/v1/chat/completions", {**OLLAMA, "n": 2, "max_completion_tokens": None, "logprobs": True}),
+])
+async def test_what_the_caps_allow_goes_on(story, path, body):
+    async with story([whole({"error": {}}, 400)], limits={"candidates": 2, "output_tokens": 100}) as s:
+        await raw(s, post(json.dumps(body).encode(), path))
+        assert s.record()["upstream_status"] == 400
+
+
+async def test_a_cap_may_be_raised_and_lifted(story):
+    for most in (0, 64):
+        async with story([whole(chat("x"))], limits={"candidates": most}) as s:
+            assert status(await raw(s, post(json.dumps(json.loads(OK) | {"n": 64}).encode()))) != 400 and s.upstream.seen
+
+
 async def test_fifty_pipelined_requests_the_25th_blocked(story):
     """A23."""
     async with story([whole(chat("x"))]) as s:
