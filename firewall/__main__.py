@@ -81,7 +81,7 @@ def settings(args: argparse.Namespace) -> Any:
             "policies.folder": "policies", "guard.kind": "guard"}
     flags = {key: getattr(args, name, None) for key, name in flag.items()}
     if flags["policies.folder"]:
-        flags["policies.folder"] = str(Path(flags["policies.folder"]).resolve())
+        flags["policies.folder"] = str(Path(flags["policies.folder"]).absolute())     # links stay
     return load(args.config, flags=flags)
 
 

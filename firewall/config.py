@@ -162,8 +162,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
         except tomllib.TOMLDecodeError as e:
             raise Mistakes([f"{path}: not TOML: {e}"]) from None
         config, families = _fill(data, text, str(path), wrong)
-        if config.policies.folder:      # relative to the file that names it
-            folder = str(path.resolve().parent / config.policies.folder)
+        if config.policies.folder:      # relative to the file as it is named: what its links point to may change
+            folder = str(path.absolute().parent / config.policies.folder)
             config = replace(config, policies=replace(config.policies, folder=folder))
     settings = {dotted: (name, environ[name]) for name, dotted in ENVIRONMENT.items() if environ.get(name)}
     names = {dotted: f"--{name.removeprefix('FIREWALL_').lower()}" for name, dotted in ENVIRONMENT.items()}

@@ -135,7 +135,8 @@ class PolicySet:
 
 
 def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = ()) -> PolicySet:
-    """Reads `folder/*.md` except README.md. `enable` and `disable` name policy ids and win over front matter.
+    """Reads `folder/*.md` except README.md and hidden files. `enable` and `disable` name policy ids and win over
+    front matter.
 
     Raises:
         Mistakes: every mistake of every file; nothing is loaded then.
@@ -145,7 +146,7 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = ()) 
     enable, disable = tuple(enable), tuple(disable)
     if not folder.is_dir():
         raise Mistakes([f"{folder}: no such folder; write one with `python -m firewall init DIR`"])
-    for path in sorted(folder.glob("*.md")):
+    for path in sorted(folder.glob("[!.]*.md")):      # `.#x.md` is an editor's lock
         if path.name.lower() == "readme.md":
             continue
         try:

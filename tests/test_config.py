@@ -70,6 +70,14 @@ def test_policies_are_relative_to_the_file(tmp_path):
     assert got.policies.folder == str(tmp_path / "mine")
 
 
+def test_policies_are_beside_the_link_to_a_file(tmp_path):
+    """A ConfigMap: every file is a link into a folder that an update replaces."""
+    (tmp_path / "..data").mkdir()
+    write(tmp_path / "..data", '[policies]\nfolder = "mine"\n')
+    (tmp_path / "firewall.toml").symlink_to("..data/firewall.toml")
+    assert config.load(tmp_path / "firewall.toml", {}).policies.folder == str(tmp_path / "mine")
+
+
 def test_secret_and_address():
     assert config.secret("env:A", {"A": "k"}) == "k" and config.secret("", {}) == ""
     with pytest.raises(Mistakes, match="NAME is not set"):

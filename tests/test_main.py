@@ -19,6 +19,12 @@ def test_flags_before_and_after_a_command(argv: list[str]) -> None:
     assert (got.upstream.url, got.guard.kind) == ("http://u", "scripted") and got.policies.folder.endswith("/p")
 
 
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "now").symlink_to("one")
+    assert settings(parser().parse_args(["--policies", "now"])).policies.folder == str(tmp_path / "now")
+
+
 @pytest.mark.parametrize("argv", [["--policies", "/none", "check", "hello"], ["check", "--policies", "/none", "hello"],
                                   ["policies", "--policies", "/none", "list"],
                                   ["policies", "list", "--policies", "/none"], ["--policies", "/none", "policies", "list"]])

@@ -50,7 +50,7 @@ class Source:
         if seen == self._seen and not force:
             return False
         now = time.time_ns()
-        if not force and any(0 <= now - touched < REST for _, touched, _ in seen):
+        if not force and any(0 <= now - touched < REST for _, touched, *_ in seen):
             return False
         self._seen = seen
         try:
@@ -74,12 +74,13 @@ class Source:
         self.check(fresh)
         return fresh
 
-    def _look(self) -> tuple[tuple[str, int, int], ...]:
+    def _look(self) -> tuple[tuple[str, int, int, int, int], ...]:
+        """What a folder holds: with the files' numbers, for two that a link chose between may be as old and as long."""
         out = []
-        for path in self.folder.glob("*.md"):
+        for path in self.folder.glob("[!.]*.md"):
             try:
                 stat = path.stat()
             except OSError:
                 continue
-            out.append((path.name, stat.st_mtime_ns, stat.st_size))
+            out.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
         return tuple(sorted(out))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from firewall import commands
 from firewall.errors import Mistakes
 from firewall.proxy import source as module
 from firewall.proxy.source import Source
@@ -100,3 +101,26 @@ def test_a_new_set_is_prepared_before_it_counts(source: Source) -> None:
     assert met == [(before, source.current.digest)] and source.current.digest != before
     source.refresh(force=True)
     assert len(met) == 1, "the same set needs no second preparation"
+
+
+def test_a_link_to_another_folder_is_followed_though_the_files_are_as_old_and_as_long(tmp_path: Path) -> None:
+    """What Nix, container layers and atomic deployments do."""
+    for name, text in (("one", GOOD), ("two", GOOD.replace("rule", "role"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text(text)
+        os.utime(tmp_path / name / "a.md", (1, 1))
+    (tmp_path / "now").symlink_to("one")
+    source = Source(tmp_path / "now")
+    before = source.current.digest
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").replace(tmp_path / "now")
+    assert source.refresh() and source.current.digest != before
+
+
+def test_an_editors_lock_is_no_policy(source: Source) -> None:
+    os.symlink("me@host.123:1", source.folder / ".#a.md")
+    (source.folder / ".a.md").write_text("half")
+    assert not source.refresh() and source.reloads == {"ok": 0, "failed": 0}
+    assert not source.refresh(force=True) and not source.stale and source.reloads["ok"] == 1
+    wrong: list[str] = []
+    assert [p.id for p, _ in commands._read(source.folder, (), wrong)] == ["a"] and not wrong
