@@ -22,7 +22,7 @@ from firewall.config import SHIPPED, Config
 from firewall.errors import GuardDown, Mistakes
 from firewall.guards.build import build, check
 from firewall.guards.guard import Guard
-from firewall.policy import Policy, PolicySet, load, parse
+from firewall.policy import Direction, Policy, PolicySet, load, parse
 from firewall.template import policies as as_read
 from firewall.verdict import decide
 
@@ -144,7 +144,7 @@ def _print(table: Table) -> None:
 class Example:
     """One case beside a policy: `expect` holds the rules it violates, empty when innocent."""
 
-    direction: str
+    direction: Direction
     text: str
     prompt: str
     expect: tuple[str, ...]
@@ -173,7 +173,9 @@ async def test(config: Config, ids: list[str], out: Path | None) -> int:
     if bare := [p.id for p, cases in sets if not cases]:
         print(f"without cases, so not tested: {', '.join(bare)}", file=sys.stderr)
     sets = [(p, cases) for p, cases in sets if cases]
-    guard = build(config, PolicySet.of(p for p, _ in sets))
+    tested = PolicySet.of(p for p, _ in sets)
+    check(tested)
+    guard = build(config, tested)
     await guard.start()
     rows: list[dict[str, Any]] = []
     console = Console(stderr=True)
@@ -205,14 +207,15 @@ async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str
     row: dict[str, Any] = {"policy": policy.id, "caught": 0, "violating": 0, "passed": 0, "innocent": 0, "cited": 0}
     for c in cases:
         output = c.direction == "output"
+        active = alone.side(c.direction)            # none where the policy does not apply, as when serving
         messages = (Message("user", c.prompt if output else c.text, "messages/0/content"),) \
             if c.prompt or not output else ()
         said = (Said("choice/0/text", c.text),) if output else ()
         try:
-            verdict = await guard.judge(Case(c.direction, alone, messages, said))       # type: ignore[arg-type]
+            verdict = await guard.judge(Case(c.direction, active, messages, said))
         except GuardDown as e:
             raise GuardDown(e.code, f"no verdict on a case of {policy.id}: {e.detail}") from None
-        hit = decide((verdict,), alone)
+        hit = decide((verdict,), active)
         row["violating" if c.expect else "innocent"] += 1
         if c.expect:
             row["caught"] += hit.action != "allow"
@@ -225,7 +228,7 @@ async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str
 def _read(folder: Path, ids: Sequence[str], wrong: list[str], cases: bool = True) -> list[tuple[Policy, list[Example]]]:
     """The named policies of a folder, or all, each with its cases. What is wrong in them is added to `wrong`."""
     paths = [folder / f"{id}.md" for id in dict.fromkeys(ids)] or sorted(
-        p for p in folder.glob("*.md") if p.name.lower() != "readme.md")
+        p for p in folder.glob("[!.]*.md") if p.name.lower() != "readme.md")
     found = []
     if not paths:
         wrong.append(f"{folder}: no {'policy file (*.md) here' if folder.is_dir() else 'such folder'}")
@@ -266,6 +269,9 @@ def _cases(path: Path, policy: Policy) -> list[Example]:
             continue
         if example.direction not in ("input", "output"):
             wrong.append(f"{path}:{number}: direction must be input or output")
+        elif expect and policy.applies_to not in (example.direction, "both"):
+            wrong.append(f"{path}:{number}: an {example.direction} cannot violate {policy.id}, which has `applies-to: "
+                         f"{policy.applies_to}`; empty `expect`, or change one of the two")
         wrong += [f"{path}:{number}: unknown rule {r!r}" for r in expect if not isinstance(r, str) or r not in known]
         out.append(example)
     if wrong:

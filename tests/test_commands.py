@@ -113,3 +113,21 @@ def test_standard_input_that_is_no_text_is_a_sentence(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
     assert main(["check", "-", "--policies", str(write(tmp_path)), "--guard", "scripted"]) == 2
     assert "the text is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_side_that_the_policy_does_not_apply_to_is_judged_as_when_serving(
+        tmp_path: Path, scripted: ScriptedGuard, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {**BAD, "direction": "output"}, {**GOOD, "direction": "input", "text": "a kumquat"},
+          head="applies-to: output")
+    assert run(tmp_path, "test") == 0       # the innocent one passes: nobody judges it
+    write(tmp_path, GOOD, BAD, head="applies-to: output")
+    for what in ("test", "list"):
+        assert run(tmp_path, what) == 2
+        assert "fruit.cases.jsonl:2: an input cannot violate fruit" in capsys.readouterr().err
+
+
+def test_a_detector_that_does_not_exist_is_named_before_the_work(
+        tmp_path: Path, scripted: ScriptedGuard, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, BAD, GOOD, head="detect: [emial]")
+    assert run(tmp_path, "test") == 2
+    assert "'emial'" in capsys.readouterr().err and not scripted.asked
