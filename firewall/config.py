@@ -153,12 +153,12 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
     wrong: list[str] = []
     config, text = Config(), ""
     families: dict[str, dict[str, Any]] = {}
-    if named or path.is_file():
+    if named or os.path.lexists(path):      # also a folder or a link to nothing, which a mount may leave: no silent defaults
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
             data = tomllib.loads(text)
         except (OSError, UnicodeDecodeError) as e:
-            raise Mistakes([f"{path}: cannot be read ({type(e).__name__}); give --config FILE"]) from None
+            raise Mistakes([f"{path}: cannot be read ({type(e).__name__}); remove it or give --config FILE"]) from None
         except tomllib.TOMLDecodeError as e:
             raise Mistakes([f"{path}: not TOML: {e}"]) from None
         config, families = _fill(data, text, str(path), wrong)

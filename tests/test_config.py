@@ -92,6 +92,19 @@ def test_a_missing_or_broken_file(tmp_path):
         config.load(write(tmp_path, "[server\n"), {})
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, lambda p: p.symlink_to("nowhere")], ids=["folder", "dangling"])
+def test_what_stands_in_the_files_place_is_not_passed_over(tmp_path, monkeypatch, put):
+    monkeypatch.chdir(tmp_path)
+    assert config.load(None, {}).source == "shipped defaults"
+    put(tmp_path / "firewall.toml")
+    with pytest.raises(Mistakes, match="firewall.toml: cannot be read"):
+        config.load(None, {})
+
+
+def test_a_byte_order_mark_is_no_key(tmp_path):
+    assert config.load(write(tmp_path, "\ufeff[server]\nworkers = 3\n"), {}).server.workers == 3
+
+
 def test_families_follow_flags_and_no_key_goes_to_another_address(tmp_path):
     file = tmp_path / "f.toml"
     file.write_text('[upstream]\nurl = "http://a"\nkey = "env:A"\nconnect-timeout = 9.0\n'

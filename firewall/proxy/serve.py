@@ -179,7 +179,7 @@ async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, so
     firewall = Firewall(config, guard, worker=worker, sock=sock, salt=salt)
     loop.add_signal_handler(signal.SIGHUP, firewall.hang_up)
     async with firewall:
-        log.info("serving", url=firewall.url, admin=f"port {firewall.admin_port}", worker=worker,
+        log.info("serving", url=firewall.url, config=config.source, admin=f"port {firewall.admin_port}", worker=worker,
                  policies=len(firewall.house.policies), digest=firewall.house.policies.digest,
                  guard=firewall.house.guard.name, release=config.stream.release)
         started(firewall)
