@@ -3,7 +3,8 @@
 Channels: `block/2/text`, `block/2/thinking`, `block/2/input` and `block/2/name` of a tool use,
 `block/2/citations/0/...`, `block/2/content/...` for what the vendor's own tools bring in; `stop/...`; anything else
 by its path. A message's blocks and the deltas of a stream have the same channels. Should a stream hold a second
-message, its channels begin with `message/1/`.
+message, its channels begin with `message/1/`. A channel is one field's for the whole answer (`owners.py`), and fields of
+two events are two: but a block begins with the words that its deltas continue. It begins with words only once.
 
 A tool use is pending from its start, or its first input, until its `content_block_stop`; then input whose escapes hide
 words is shown decoded.
@@ -15,8 +16,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
 from firewall.wire.openai_words import judgeable
+from firewall.wire.owners import Owners
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
@@ -105,6 +107,7 @@ ANSWER: Inert = {
 PLACE = trie(ANSWER)
 _BLOCK, _DELTA = PLACE["content_block"], PLACE["delta"]
 NAMED = {"text": "text", "thinking": "thinking", "partial_json": "input"}
+WRITTEN = {"text": "text_delta", "thinking": "thinking_delta", "input": "input_json_delta"}     # of a block: by whom
 SCALARS = frozenset((int, float, bool, type(None)))
 
 
@@ -122,7 +125,7 @@ class Blocks:
 
     done: bytes | None = None
     names: frozenset[bytes] = frozenset(name.encode() for name in EVENTS)
-    plain = True        # not after a citation: those are counted
+    plain = False       # but after a delta: all else changes the state, by its type. Citations are counted
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -131,6 +134,8 @@ class Blocks:
         self.opaque: list[str] = []
         self.id = ""
         self._messages = 0
+        self._owners = Owners()
+        self._field = ""        # what the fields that are read now belong to: the event, and the type of its delta
         self._calling: dict[int, list[str]] = {}        # open tool uses -> fragments of their input
         self._cited: dict[int, int] = {}
 
@@ -140,15 +145,17 @@ class Blocks:
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
-        self.plain = True
+        self.plain = False
         type_ = _type(document)
+        self._field = type_ if type_ in EVENTS else stamp(type_)
         seen = self.after or Seen()
         index: int = document.get("index", -1)
         if type_ in PLACED and (type(index) is not int or not 0 <= index < 10_000):
             raise unreadable("a block's index is no small number")
         if type_ == "content_block_delta" and type(document.get("delta")) is dict:
-            self._delta(document["delta"], index, out)
+            self.plain = True
             self._rest(document, ("type", "index", "delta"), out)
+            self._delta(document["delta"], index, out)
             return out
         if type_ == "content_block_start" and type(document.get("content_block")) is dict:
             block = document["content_block"]
@@ -239,22 +246,29 @@ class Blocks:
         for key, value in block.items():
             if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
-            if key == "input":
-                if value:
-                    said = value if type(value) is str else orjson.dumps(value).decode()
-                    out.append(Leaf(f"{path}.input".replace(".", "/"), said, block, key))
+            if key in WRITTEN and value and (type(value) is str or key == "input"):
+                channel = f"{path}.{key}".replace(".", "/")
+                if channel in self._owners:
+                    raise unreadable("a block begins twice")
+                said = value if type(value) is str else orjson.dumps(value).decode()
+                out.append(Leaf(self._owners.of(channel, WRITTEN[key]), said, block, key))
+                if key == "input":
                     self._calling[index].append(said)
                 continue
             self._other(block, key, value, _BLOCK, path, out)
 
     def _delta(self, delta: dict[str, Any], index: int, out: list[Leaf]) -> None:
-        path = self._path(index)
+        path, type_ = self._path(index), _type(delta)
+        type_ = type_ if type_ in DELTA["type"] else stamp(type_)
+        self._field = f"delta/{type_}"
         for key, value in delta.items():
             if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
             if key in NAMED and type(value) is str:
-                out.append(Leaf(f"{path}.{NAMED[key]}".replace(".", "/"), value, delta, key))
+                out.append(Leaf(self._owners.of(f"{path}.{NAMED[key]}", type_), value, delta, key))
                 if key == "partial_json":
+                    if type_ != "input_json_delta":     # two writers of one input: their escapes are decoded together
+                        raise unreadable("a delta of another type writes a block's input")
                     if index not in self._calling and len(self._calling) >= OPEN:
                         raise unreadable("too many blocks are open")
                     self._calling.setdefault(index, []).append(value)
@@ -278,7 +292,7 @@ class Blocks:
             judgeable(leaf)
             if type(value) is str and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder, key=key)
-            out.append(leaf._replace(path=leaf.path.replace(".", "/")))
+            out.append(leaf._replace(path=self._owners.of(leaf.path, self._field)))
 
     def _called(self, index: int) -> list[Leaf]:
         """A tool use is whole: what the escapes of its input hide."""

@@ -7,7 +7,8 @@ array where one streams; errors have Google's shape.
 Channels: `choice/0/text`, `choice/0/reasoning` (parts with `thought`), `choice/0/tool/1/name|arguments`,
 `choice/0/code`, `choice/0/output`; anything else by its path. A function call that streams its arguments is pending
 until a part says that nothing more will come; then arguments whose escapes hide words are shown decoded. Streamed values
-are lines of one channel, each begun by a line feed: what ends one and what begins the next are no word.
+are lines of one channel, each begun by a line feed: what ends one and what begins the next are no word. A channel is
+one field's for the whole answer (`owners.py`): a part's `text` is not its candidate's.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import orjson
 from firewall.errors import FirewallError
 from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, unplaced, words
 from firewall.wire.openai_words import judgeable
+from firewall.wire.owners import Owners
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, inspectable, items, sizes
+from firewall.wire.speech import Array
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, unreadable
 
@@ -151,8 +154,9 @@ class Candidates:
         self.opaque: list[str] = []
         self._calls: dict[int, int] = {}        # candidate -> calls begun
         self._open: set[int] = set()            # candidates with a call under way
-        self._paths: dict[int, dict[str, None]] = {}    # candidate -> arguments of its call, the last being written
-        self._written: dict[int, list[str]] = {}        # candidate -> what was written of them
+        self._owners = Owners()
+        self._paths: dict[int, dict[str, str]] = {}     # candidate -> arguments of its call, the last being written; kind
+        self._written: dict[int, dict[str, list[str]]] = {}     # candidate -> channel -> what was written of them
 
     @property
     def pending(self) -> bool:
@@ -172,14 +176,16 @@ class Candidates:
         return [leaf for index in sorted(self._open) for leaf in self._called(index)]
 
     def drop(self, document: dict[str, Any]) -> None:
-        for part in document.get("[]", (document,)):
+        for part in document["[]"] if isinstance(document, Array) else (document,):
             for candidate in part.get("candidates", ()):
                 candidate.pop("logprobsResult", None)
         unplaced(document)
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
-        if whole and set(document) == {"[]"}:           # the JSON array of an unframed stream
-            return [leaf for part in document["[]"] if type(part) is dict for leaf in self.read(part, False)]
+        if isinstance(document, Array):         # an unframed stream
+            if not all(type(part) is dict for part in document["[]"]):
+                raise unreadable("a part of the stream is no object")
+            return [leaf for part in document["[]"] for leaf in self.read(part, False)]
         out: list[Leaf] = []
         self.plain = True
         seen = self.after or Seen()
@@ -188,7 +194,7 @@ class Candidates:
                 for place, candidate in enumerate(value):
                     seen = self._candidate(candidate, place, seen, out)
             elif type(value) not in SCALARS or key not in KEYS:
-                self._other(document, key, value, _ANSWER, "", out)
+                self._other(document, key, value, _ANSWER, "", "answer", out)
         version = document.get("modelVersion")
         if not seen.model and type(version) is str and passes(TOKEN, version):
             seen = seen._replace(model=version)
@@ -214,9 +220,9 @@ class Candidates:
                         for part in inner:
                             self._part(part, index, out)
                     else:
-                        self._other(value, name, inner, _CANDIDATE["content"], f"choice.{index}", out)
+                        self._other(value, name, inner, _CANDIDATE["content"], f"choice.{index}", "content", out)
             else:
-                self._other(candidate, key, value, _CANDIDATE, f"choice.{index}", out)
+                self._other(candidate, key, value, _CANDIDATE, f"choice.{index}", "candidate", out)
         if candidate.get("finishReason") and index not in seen.closed:
             out += self._called(index)
             seen = seen._replace(closed=(*seen.closed, index))
@@ -225,20 +231,22 @@ class Candidates:
     def _part(self, part: Any, index: int, out: list[Leaf]) -> None:
         if type(part) is not dict:
             raise unreadable("a part is no object")
+        if type(part.get("thought")) not in (bool, type(None)):
+            raise unreadable("whether a part is a thought is not said")
         for key, value in part.items():
             if key == "text" and type(value) is str:
                 name = "reasoning" if part.get("thought") is True else "text"
-                out += [Leaf(f"choice/{index}/{name}", value, part, key)] if value else []
+                out += [Leaf(self._owners.of(f"choice/{index}/{name}", "part"), value, part, key)] if value else []
             elif key == "functionCall" and type(value) is dict:
                 self._call(value, index, out)
             elif key == "executableCode" and type(value) is dict and type(value.get("code")) is str:
-                out.append(Leaf(f"choice/{index}/code", value["code"], value, "code"))
+                out.append(Leaf(self._owners.of(f"choice/{index}/code", key), value["code"], value, "code"))
                 self._others(value, ("code",), _SAID[key], f"choice.{index}.{key}", out)
             elif key == "codeExecutionResult" and type(value) is dict and type(value.get("output")) is str:
-                out.append(Leaf(f"choice/{index}/output", value["output"], value, "output"))
+                out.append(Leaf(self._owners.of(f"choice/{index}/output", key), value["output"], value, "output"))
                 self._others(value, ("output",), _SAID[key], f"choice.{index}.{key}", out)
             else:
-                self._other(part, key, value, _SAID, f"choice.{index}", out)
+                self._other(part, key, value, _SAID, f"choice.{index}", "part/other", out)
 
     def _call(self, call: dict[str, Any], index: int, out: list[Leaf]) -> None:
         self.plain = False
@@ -247,19 +255,17 @@ class Candidates:
             self._calls[index] = self._calls.get(index, -1) + 1
             self._open.add(index)
         channel = f"choice/{index}/tool/{self._calls[index]}"
-        written = self._written.setdefault(index, [])
         for key, value in call.items():
             if key == "name" and type(value) is str:
-                out += [Leaf(channel + "/name", value, call, key)] if value else []
+                out += [Leaf(self._owners.of(channel + "/name", key), value, call, key)] if value else []
             elif key == "args" and type(value) is dict:
                 said = orjson.dumps(value).decode()
-                written.append(said)
-                out.append(Leaf(channel + "/arguments", said, call, key))
+                self._write(Leaf(channel + "/arguments", said, call, key), key, index, out)
             elif key == "partialArgs" and type(value) is list:
                 for piece in value:
                     self._piece(piece, index, channel, out)
             else:
-                self._other(call, key, value, _SAID["functionCall"], channel.replace("/", "."), out)
+                self._other(call, key, value, _SAID["functionCall"], channel.replace("/", "."), "call", out)
         if call.get("willContinue") is not True:
             out += self._called(index)
 
@@ -267,43 +273,52 @@ class Candidates:
         """A call is whole: what the escapes of its arguments hide."""
         self._open.discard(index)
         self._paths.pop(index, None)
-        inside = decoded("".join(self._written.pop(index, ())))
-        return [Leaf(f"choice/{index}/tool/{self._calls[index]}/arguments/decoded", inside)] if inside else []
+        written = self._written.pop(index, {})
+        return [Leaf(channel + "/decoded", inside) for channel in written if (inside := decoded("".join(written[channel])))]
+
+    def _write(self, leaf: Leaf, field: str, index: int, out: list[Leaf]) -> None:
+        leaf = leaf._replace(path=self._owners.of(leaf.path, field))
+        self._written.setdefault(index, {}).setdefault(leaf.path, []).append(leaf.text)
+        out.append(leaf)
 
     def _piece(self, piece: Any, index: int, channel: str, out: list[Leaf]) -> None:
-        """A fragment of one argument; where it belongs is said when that changes. One that was left does not come back:
-        whoever puts its fragments together would read what nobody judged."""
+        """A fragment of one argument; where it belongs is said when that changes. One that was left does not come back,
+        and has values of one kind: whoever puts its fragments together would read what nobody judged."""
         if type(piece) is not dict:
             raise unreadable("a partial argument is no object")
-        paths, written = self._paths.setdefault(index, {}), self._written[index]
+        paths = self._paths.setdefault(index, {})
         path = piece.get("jsonPath")
         if type(path) is str and path != next(reversed(paths), None):
             if path in paths:
                 raise unreadable("partial arguments are mixed")
-            paths[path] = None
-            written.append("\n")
-            out += [Leaf(channel + "/path", path, piece, "jsonPath"), Leaf(channel + "/arguments", "\n")]
+            paths[path] = ""
+            out.append(Leaf(self._owners.of(channel + "/path", "jsonPath"), path, piece, "jsonPath"))
+            self._write(Leaf(channel + "/arguments", "\n"), "partialArgs", index, out)
         for key, value in piece.items():
             if (key == "stringValue" and type(value) is str) or (key == "numberValue" and type(value) in (int, float)):
                 if said := str(value):
-                    written.append(said)
-                    out.append(Leaf(channel + "/arguments", said, piece, key))
+                    place = next(reversed(paths), "")
+                    if (paths.get(place) or key) != key:
+                        raise unreadable("partial arguments are mixed")
+                    paths[place] = key
+                    self._write(Leaf(channel + "/arguments", said, piece, key), "partialArgs", index, out)
             elif key != "jsonPath" or type(value) is not str:
-                self._other(piece, key, value, {}, channel.replace("/", "."), out)
+                self._other(piece, key, value, {}, channel.replace("/", "."), "piece", out)
 
     def _others(self, holder: dict[str, Any], known: tuple[str, ...], place: Any, path: str, out: list[Leaf]) -> None:
         for key, value in holder.items():
             if key not in known:
-                self._other(holder, key, value, place, path, out)
+                self._other(holder, key, value, place, path, "part", out)
 
-    def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
+    def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, field: str,
+               out: list[Leaf]) -> None:
         if type(value) in SCALARS and key in KEYS:
             return
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
             judgeable(leaf)
             if type(value) is str and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder, key=key)
-            out.append(leaf._replace(path=leaf.path.replace(".", "/")))
+            out.append(leaf._replace(path=self._owners.of(leaf.path, field)))
 
     def ending(self, after: Any, message: str) -> bytes:
         seen = after or Seen()

@@ -349,7 +349,7 @@ def unplaced(document: Any) -> None:
     todo: list[Any] = [document]
     while todo:
         node = todo.pop()
-        if type(node) is dict:
+        if isinstance(node, dict):
             for key, value in node.items():
                 if key in PLACED and type(value) is list:
                     node[key] = [entry for entry in value if not placed(entry)]

@@ -4,6 +4,7 @@ The deltas of one channel are the same bytes but for one string (and, in some di
 random padding after it). When a document was read in full, held exactly that one string of words and changed no
 state, its bytes around the string are kept as a `Mould`. A later slice with the same bytes and, between them, the
 inside of one valid JSON string is the same document with another string in it: parsing that string tells all it says.
+(Not where the string is a `type`, which says what all others are.)
 
 Why that is exact: the prefix ends just inside the string, at a place found without doubt (the key stands once in the
 slice, after `{` or `,`), so a parser is in the same state there; one whole JSON string, and nothing after it, leads
@@ -73,7 +74,8 @@ def pour(raw: bytes, mould: Mould) -> tuple[str, int] | None:
 
 def cast(raw: bytes, data: bytes, leaf: Leaf, document: dict[str, Any], pending: bool) -> Mould | None:
     """A mould of a slice whose only words are `leaf`; None where its string cannot be found without doubt."""
-    if type(leaf.key) is not str or type(leaf.holder) is not dict or leaf.holder.get(leaf.key) != leaf.text:
+    if type(leaf.key) is not str or type(leaf.holder) is not dict or leaf.holder.get(leaf.key) != leaf.text or (
+            leaf.key == "type"):
         return None
     key = b'"' + leaf.key.encode() + b'":'
     needle = key + (b'"' if key + b'"' in data else b' "')

@@ -16,6 +16,7 @@ import orjson
 from firewall.errors import FirewallError
 from firewall.wire.leaves import MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
 from firewall.wire.openai_words import judgeable, tokens
+from firewall.wire.owners import Owners
 from firewall.wire.reader import Listed, Streamed, reader
 from firewall.wire.repeats import Repeats
 from firewall.wire.request import TOKENS, Words, flag, inspectable, items, sizes, text
@@ -139,6 +140,7 @@ class Lines:
         self.spells = True      # token ids may come: the framing can drop them where words were redacted
         self._calls = 0
         self._repeats = Repeats()
+        self._owners = Owners()
 
     def again(self) -> Lines:
         return Lines(self.asked, self.chat)
@@ -160,13 +162,13 @@ class Lines:
                 out += found[len(copies):]
             elif key == "message" and type(value) is dict:
                 for name, inner in value.items():
-                    self._field(value, name, inner, _ANSWER["message"], out)
+                    self._field(value, name, inner, _ANSWER["message"], key, out)
             elif key == "context" and type(value) is list and all(type(number) is int for number in value):
                 if value and not (self.spells and document.get("done") is True):
                     raise unreadable("token ids in the answer", "unjudgeable_field")
                 self.opaque.append("context")
             else:
-                self._field(document, key, value, _ANSWER, out)
+                self._field(document, key, value, _ANSWER, "beside", out)
         text = "choice/0/text"
         if copies or not self._repeats.alone(text):
             self._repeats.fold(text, "".join([leaf.text for leaf in out if leaf.path == text]), copies, out)
@@ -186,16 +188,16 @@ class Lines:
         document.pop("context", None)
         document.pop("logprobs", None)
 
-    def _field(self, holder: dict[str, Any], key: str, value: Any, place: Any, out: list[Leaf]) -> None:
+    def _field(self, holder: dict[str, Any], key: str, value: Any, place: Any, where: str, out: list[Leaf]) -> None:
         if key in KEYS and (value == "" or type(value) in SCALARS):
             return
         if key in NAMED and type(value) is str:
-            out.append(Leaf(f"choice/0/{NAMED[key]}", value, holder, key))
+            out.append(Leaf(self._owners.of(f"choice/0/{NAMED[key]}", f"{where}/{key}"), value, holder, key))
         elif key == "tool_calls" and type(value) is list:
             for call in value:
                 self._call(call, place, out)
         else:
-            self._other(holder, key, value, place, "", out)
+            self._other(holder, key, value, place, "", out, where)
 
     def _call(self, call: Any, place: Any, out: list[Leaf]) -> None:
         function = call.get("function") if type(call) is dict else None
@@ -215,12 +217,13 @@ class Lines:
             if key != "function":
                 self._other(call, key, value, {"id": TOKEN}, channel.replace("/", "."), out)
 
-    def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
+    def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf],
+               where: str = "call") -> None:
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
             judgeable(leaf)
             if type(value) is str and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder, key=key)
-            out.append(leaf._replace(path=leaf.path.replace(".", "/")))
+            out.append(leaf._replace(path=self._owners.of(leaf.path, where)))
 
     def ending(self, after: Any, message: str) -> bytes:
         seen = after or Seen()

@@ -3,9 +3,8 @@
 Channels: `choice/0/text`, `choice/0/refusal`, `choice/0/reasoning`, `choice/0/tool/1/name|arguments|input`,
 `choice/0/call/name|arguments`, `choice/0/logprobs[/top|/bytes]`; anything else is named by its path, `choice/0/said/...`
 in a message, `choice/0/beside/...` beside it. A message and the deltas of a stream have the same channels, so that the
-verdict is the same streamed or not. A channel is one field's for the whole answer: whoever puts a field's fragments
-together reads what was judged. The field that speaks first has the channel, others of its kind have their own below it
-(`choice/0/reasoning/reasoning_content`).
+verdict is the same streamed or not. A channel is one field's for the whole answer (`owners.py`); calls with an index are
+one field, those without it another.
 
 Vendors differ. Reasoning is `reasoning_content` (DeepSeek, xAI, old vLLM) or `reasoning` (Groq, OpenRouter, new vLLM),
 or both with the same words, and log-probabilities spell the text again: no piece as long as they do (`repeats.py`). A
@@ -23,6 +22,7 @@ from typing import Any
 import orjson
 
 from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, tokenish, trie, words
+from firewall.wire.owners import Owners
 from firewall.wire.repeats import Repeats
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import unreadable
@@ -88,7 +88,7 @@ class Choices:
         self.calling: set[int] = set()          # choices with a tool call under way
         self._calls: dict[int, list[str]] = {}              # choice -> ids of its calls, in order
         self._written: dict[str, list[str]] = {}            # channel -> fragments of arguments
-        self._owners: dict[str, str] = {}                   # channel -> the field that has it
+        self._channel = Owners().of                         # the channel of a field
         self._repeats = Repeats()
         self._shown: dict[str, str] = {}                    # snapshot channel -> its words
         self._passed: dict[str, str] = {}                   # inert fields of the stream and their values
@@ -125,10 +125,6 @@ class Choices:
         """More of what is written on a channel of arguments."""
         if channel in self._written:
             self._written[channel].append(text)
-
-    def _channel(self, channel: str, field: str) -> str:
-        """The channel of a field: its kind's if it spoke first, else its own."""
-        return channel if self._owners.setdefault(channel, field) == field else f"{channel}/{field}"
 
     def _fresh(self, found: list[Leaf]) -> list[Leaf]:
         """Without what a field that repeats itself in every chunk has already said."""
@@ -198,7 +194,7 @@ class Choices:
             if key == "content" and type(value) is str:
                 if value:
                     out.append(Leaf(self._channel(base + "/text", key), value, said, key))
-            elif key == "content" and type(value) is list:
+            elif key == "content" and type(value) is list and any(type(part) is not int for part in value):
                 self._parts(value, base, out)
             elif key in REASONING and type(value) is str:
                 if value:
@@ -236,7 +232,7 @@ class Choices:
             if type_ == "text" and type(part.get("text")) is str and len(part) == 2:
                 if part["text"]:
                     out.append(Leaf(self._channel(base + "/text", "content"), part["text"], part, "text"))
-            elif type_ == "thinking" and not set(part) - {"type", "thinking", "closed"} and _thoughts(part["thinking"]):
+            elif type_ == "thinking" and _thoughts(part):
                 channel = self._channel(base + "/reasoning", "content")
                 out += [Leaf(channel, t["text"], t, "text") for t in part["thinking"] if t["text"]]
             else:
@@ -249,14 +245,15 @@ class Choices:
         ids = self._calls.setdefault(index, [])
         name = call.get("id")
         number = call.get("index")
+        way = "counted"
         if type(number) is not int:
-            self.loose = True
+            self.loose, way = True, "loose"
             if type(name) is str and name and name not in ids:
                 ids.append(name)
             number = ids.index(name) if name in ids else max(0, len(ids) - 1)
         elif not 0 <= number < 1024:
             raise unreadable("a tool call's index is no small number")
-        channel = f"{base}/tool/{number}"
+        channel = f"{self._channel(base + '/tool', way)}/{number}"
         for key, value in call.items():
             if (type(value) in SCALARS and key in KEYS) or (key == "type" and value in ("function", "custom")):
                 continue
@@ -330,9 +327,12 @@ def tokens(rows: list[Any], spoken: str, channel: str, opaque: list[str]) -> lis
     return out + ([Leaf(channel + "/bytes", "\n".join(spelled))] if spelled else [])
 
 
-def _thoughts(value: Any) -> bool:
-    return type(value) is list and all(type(t) is dict and set(t) == {"type", "text"} and type(t["text"]) is str
-                                       and t["type"] == "text" for t in value)
+def _thoughts(part: dict[str, Any]) -> bool:
+    """Whether the words of a thinking part are those of its texts."""
+    value = part.get("thinking")
+    return not set(part) - {"type", "thinking", "closed"} and type(part.get("closed")) in (bool, type(None)) and (
+        type(value) is list and all(type(t) is dict and set(t) == {"type", "text"} and type(t["text"]) is str
+                                    and t["type"] == "text" for t in value))
 
 
 def _token(row: dict[str, Any], spelled: list[str]) -> str:

@@ -21,7 +21,7 @@ from firewall.wire.frame import Frame, Piece
 from firewall.wire.leaves import Leaf, placed, unplaced
 from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
-from firewall.wire.speech import Speech
+from firewall.wire.speech import Array, Speech
 from firewall.wire.sse import EVENTS, Events, event, large
 from firewall.wire.wire import PAST, Reader, StreamLimits, truncated, unreadable, unredactable
 
@@ -222,6 +222,7 @@ class Streamed(_Read):
         name, data, rest = event(raw)
         speech = self.speech
         found: list[Leaf] = []
+        type_: Any = None
         if data and (text := data.strip()):
             if text == speech.done:
                 speech.complete = speech.last = True
@@ -229,16 +230,15 @@ class Streamed(_Read):
                 self._moulds.clear()
             else:
                 document = self._parse(data)
+                type_ = document.get("type")
                 state, before = speech.state, (speech.pending, speech.last, speech.complete)
                 found = self._new(speech.read(document, False))
                 if speech.state is not state or (speech.pending, speech.last, speech.complete) != before:
                     self._moulds.clear()
                 elif speech.plain and len(found) == 1 and not rest and (not name or name in speech.names):
                     self._learn(raw, data, found[0], document)
-                if name and name.decode("latin-1") != document.get("type") and name not in speech.names:
-                    found = [*found, Leaf("event", name.decode("utf-8", "replace"))]
-        elif name and name not in speech.names:
-            found = [Leaf("event", name.decode("utf-8", "replace"))]
+        if name and name not in speech.names and (said := name.decode("utf-8", "replace")) != type_:
+            found = [*found, Leaf("event", said)]
         if rest:
             found = found + _words(rest)
         return self._frame(raw, found)
@@ -319,13 +319,16 @@ class Whole(_Read):
         return [self._frame(raw, found)]
 
     def _parse(self, data: bytes) -> dict[str, Any]:
-        """An object; an array of them (Gemini) as `{"[]": [...]}`."""
-        if data.lstrip()[:1] == b"[":
-            return super()._parse(b'{"[]":' + data + b"}")
-        return super()._parse(data)
+        """An object; an array of them (Gemini) as an `Array`."""
+        if data.lstrip()[:1] != b"[":
+            return super()._parse(data)
+        array = Array(super()._parse(b'{"[]":' + data + b"}"))
+        if len(array) != 1:
+            raise unreadable("the answer is no JSON")
+        return array
 
     def _bytes(self, raw: bytes, document: dict[str, Any]) -> bytes:
-        return orjson.dumps(document["[]"] if set(document) == {"[]"} else document)
+        return orjson.dumps(document["[]"] if isinstance(document, Array) else document)
 
     def ending(self, after: Any, message: str) -> bytes:
         return self.speech.withheld(message)
@@ -371,6 +374,8 @@ def _words(rest: bytes) -> list[Leaf]:
 
 
 def _put(leaf: Leaf, text: str) -> None:
+    if leaf.holder is None and "/logprobs" in leaf.path:
+        return      # tokens are many places: `drop` removes them all
     if leaf.holder is None or "#" in leaf.path:
         raise unredactable()
     if isinstance(leaf.holder[leaf.key], str):

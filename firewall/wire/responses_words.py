@@ -7,17 +7,20 @@ known by its channel, and one that equals what was said there is no new piece. C
 channel beside it, `.../copy`. With `copies` (words may be redacted) every copy is a piece:
 `item/0/content/0/text/response.completed`. Fields of an event that stand nowhere in the final response repeat nothing:
 whatever they say from event to event is the growing text of one channel (`event/0/0/...` in item 0, content 0).
+What grows belongs to one kind of event (`owners.py`): `response.reasoning_text` has a channel of its own where
+`response.output_text` has spoken.
 
 A call is pending from its start, or its first delta, until its end; then arguments whose escapes hide words are shown
-decoded.
+decoded, and so is each copy of them that is a piece: `item/0/arguments/response.completed/decoded`.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, words
+from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
 from firewall.wire.openai_words import judgeable, tokens
+from firewall.wire.owners import Owners
 from firewall.wire.repeats import Repeats
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
@@ -114,6 +117,7 @@ for _name, _field, _place in (
     TEXTS[f"response.{_name}.delta"] = ("delta", _place)
     TEXTS[f"response.{_name}.done"] = (_field, _place)
 TEXTS["response.shell_call_command.added"] = ("command", "item.{o}.action.commands.{k}")
+CALLED = (".arguments", ".input")
 # Deltas of a call, whose start a vendor may leave out.
 WRITTEN = frozenset(name for name, (_field, _place) in TEXTS.items() if _field == "delta" and _place.endswith((
     ".arguments", ".input", ".code", ".commands.{k}")))
@@ -145,6 +149,7 @@ class Output:
         self._copied: dict[str, set[str]] = {}      # channel -> copies that differ from them
         self._sent: frozenset[str] | None = None    # the request's words, once an echo came
         self._event = ""
+        self._owners = Owners()
         self._repeats = Repeats()
         self._state = Seen()                        # what a client has seen open, but for the number
         self.plain = False
@@ -180,7 +185,7 @@ class Output:
         spoken = TEXTS.get(self._event)
         known: tuple[str, ...] = ()
         if spoken is not None and type(document.get(spoken[0])) is str:
-            path = self._channel(document, spoken[1])
+            path = self._owned(self._channel(document, spoken[1]), self._event.rpartition(".")[0])
             if self._event in WRITTEN:
                 self._calls.add(_index(document, "output_index"))
             self._say(Leaf(path, document[spoken[0]], document, spoken[0]), self._event.endswith(".delta"), out)
@@ -244,6 +249,14 @@ class Output:
         return place.format(o=_index(document, "output_index"), c=_index(document, "content_index"),
                             s=_index(document, "summary_index"), k=_index(document, "command_index"),
                             a=_index(document, "annotation_index"))
+
+    def _owned(self, path: str, field: str) -> str:
+        """The path, or one below it, on which the words of a kind of event grow."""
+        if self._owners.of(path, field) == path.replace(".", "/") or path.endswith("#key"):
+            return path
+        if path.endswith(CALLED):       # two writers of one call: their escapes are decoded together
+            raise unreadable("events of two kinds write a call's arguments")
+        return f"{path}.{field}"
 
     def _response(self, response: dict[str, Any], out: list[Leaf]) -> None:
         for key, value in response.items():
@@ -322,6 +335,9 @@ class Output:
             judgeable(leaf)
             if holder is not None and leaf.holder is value and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder)
+            if delta:
+                field = self._event if self._event in _DONE else stamp(self._event)
+                leaf = leaf._replace(path=self._owned(leaf.path, field))
             self._say(leaf, delta, out)
 
     def _say(self, leaf: Leaf, delta: bool, out: list[Leaf]) -> None:
@@ -336,20 +352,28 @@ class Output:
             return
         if len(said) > 1:
             said[:] = ["".join(said)]
+        name = f"{channel}/copy"
         if self.copies:
-            out.append(leaf._replace(path=f"{channel}/{self._event if self._event in _DONE else 'copy'}"))
-        elif said[0] != leaf.text and leaf.text not in (copied := self._copied.setdefault(channel, set())):
+            name = f"{channel}/{self._event}" if self._event in _DONE else name
+        elif said[0] == leaf.text or leaf.text in (copied := self._copied.setdefault(channel, set())):
+            return
+        else:
             copied.add(leaf.text)
-            out.append(leaf._replace(path=f"{channel}/copy"))
+        out.append(leaf._replace(path=name))
+        if leaf.path.endswith(CALLED) and (inside := decoded(leaf.text)):       # it leaves, or is cut, on its own
+            out.append(Leaf(f"{name}/decoded", inside))
 
     def _called(self, index: int) -> list[Leaf]:
         """A call is whole: what the escapes of its arguments hide."""
         self._calls.discard(index)
         out: list[Leaf] = []
-        for name in ("arguments", "input"):
-            inside = decoded("".join(self._said.get(f"item/{index}/{name}", ())))
-            if inside:
-                self._say(Leaf(f"item.{index}.{name}.decoded", inside), False, out)
+        for name in CALLED:
+            channel = f"item/{index}/{name[1:]}"
+            inside = decoded("".join(self._said.get(channel, ())))
+            channel += "/decoded"
+            if inside and self._said.get(channel) != [inside]:
+                self._said[channel] = [inside]
+                out.append(Leaf(channel, inside))
         return out
 
 

@@ -8,6 +8,10 @@ from firewall.errors import FirewallError
 from firewall.wire.leaves import Leaf
 
 
+class Array(dict[str, Any]):
+    """A body that is a JSON array (Gemini), as `{"[]": [...]}`: no object can say that it is one."""
+
+
 class Speech(Protocol):
     """A dialect's understanding of one answer. `Leaf.path` is the channel of the words.
 

@@ -117,6 +117,8 @@ def event(raw: bytes) -> Event:
         if line.startswith(b"data:"):
             data.append(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line.startswith(b"event:"):
+            if name:            # the last one counts; those before it come out too
+                rest.append(b"event: " + name)
             name = line[7:] if line.startswith(b"event: ") else line[6:]
         elif line == b"data":
             data.append(b"")

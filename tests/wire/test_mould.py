@@ -127,3 +127,21 @@ def test_no_mould_without_certainty() -> None:
     holder = {"text": "x"}
     assert cast(b"data: {}\n\n", b"{}", Leaf("c", "x", holder, "text"), holder, False) is None
     assert cast(b"data: {}\n\n", b"{}", Leaf("c", "x"), {}, False) is None
+
+
+@pytest.mark.parametrize("name", [b"", b"event: message\n"])
+@pytest.mark.parametrize("type_", ["keep_alive", "message_stop", "content_block_delta"])
+def test_a_type_is_read_in_full(name: bytes, type_: str) -> None:
+    """An event without words may differ from another in its type only, which changes what is open."""
+    parts = [events(document) for document in (
+        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        claude("a"), {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        *[{"type": kind, "index": 0} for kind in ("keep_alive", "keep_alive", type_, "message_stop")])]
+    both("anthropic-messages", *[name + part[part.index(b"data:"):] for part in parts])
+
+
+def test_a_type_of_a_delta_is_read_in_full() -> None:
+    odd = {"type": "content_block_delta", "index": 0, "delta": {"type": "odd", "text": ""}}
+    both("anthropic-messages", events(claude("a")), events(odd), events(odd).replace(b"odd", b"text_delta"), events(odd))

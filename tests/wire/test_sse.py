@@ -67,7 +67,7 @@ def test_the_two_scans_agree(atoms: list[bytes]) -> None:
         (b"id: 7\nretry: 5\nfoo: bar\ndata: a\r\r", b"", b"a", b"id: 7\nretry: 5\nfoo: bar"),
         (b"\xef\xbb\xbfdata: a\n\n", b"", b"a", b""),
         ("data: a\u2028b\u0085c\n\n".encode(), b"", "a\u2028b\u0085c".encode(), b""),
-        (b"event: a\nevent: b\n\n", b"b", None, b""),
+        (b"event: a\nevent: b\n\n", b"b", None, b"event: a"),
         (b"data: a", b"", b"a", b""),
     ],
 )
