@@ -14,15 +14,16 @@ cut at its end, or one that was deleted, shows in the next.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gzip
 import hashlib
+import json
 import logging
 import os
 import secrets
 import stat
-import sys
 import time
 import zlib
 from dataclasses import dataclass
@@ -94,17 +95,18 @@ class Records:
 
     def write(self, record: dict[str, Any]) -> None:
         """Never raises. A record that cannot be written is owed, and written first when that is possible again."""
-        if not self.broken:
+        if worked := not self.broken:
             try:
                 self._line(record)
                 return
             except OSError as e:
                 self.broken = e.strerror or type(e).__name__
-                structlog.get_logger().error("records_unwritable", reason=self.broken)
         if len(self._owed) < OWED:
             self._owed.append(record)
         else:
             self._lost += 1
+        if worked:
+            structlog.get_logger().error("records_unwritable", reason=self.broken)
 
     def _line(self, record: dict[str, Any]) -> None:
         body = orjson.dumps(record)[:-1] + self._by
@@ -238,10 +240,29 @@ def _tail(path: Path) -> tuple[str, int]:
     return chain[:64].decode(), cut
 
 
+class Log:
+    """Standard error, past Python's buffer, which would keep what was not taken. Never raises: a log whose reader went
+    away (`2>&1 | tee` at a Ctrl-C, a restarted shipper) must not end what only wanted to say something."""
+
+    def msg(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, line + b"\n")
+
+    debug = info = warning = error = critical = msg
+
+
 def configure_logging(level: str = "info") -> None:
     """The operator's log: JSON lines on standard error, and nothing of ours ever puts content into it."""
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"),
-                    structlog.processors.JSONRenderer(serializer=lambda d, **_: orjson.dumps(d).decode())],
+                    structlog.processors.JSONRenderer(serializer=_json)],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper(), logging.INFO)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr), cache_logger_on_first_use=True)
+        logger_factory=lambda *_: Log(), cache_logger_on_first_use=True)
+
+
+def _json(event: dict[str, Any], **_: Any) -> bytes:
+    """A file's name may hold bytes that are no text, which orjson refuses."""
+    try:
+        return orjson.dumps(event)
+    except TypeError:
+        return json.dumps(event, default=str).encode()

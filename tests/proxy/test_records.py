@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -315,3 +317,31 @@ def test_what_holds_no_records_is_said(tmp_path: Path, capsys: pytest.CaptureFix
             verified([tmp_path / name])
     assert verified([*rotation(tmp_path, 1), tmp_path / "empty"]) == 0
     assert "empty: holds no records" in capsys.readouterr().out
+
+
+LOG = """
+import os, structlog, sys
+from firewall.proxy.records import Records, configure_logging
+os.close(int(sys.argv[1]))
+configure_logging()
+log = structlog.get_logger()
+for _ in range(3): log.info("said", path="caf\\udce9", text="x" * 9000)
+r = Records("-")
+for n in range(3): r.write({"event": "exchange", "n": n})
+assert len(r._owed) == (0 if sys.argv[1] == "0" else 3)
+"""
+
+
+def test_a_log_nobody_reads_any_more_ends_nothing() -> None:
+    """`2>&1 | tee log` at a Ctrl-C: hot reload, the drain and what is owed go on, and the exit status is ours."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", LOG, str(reading)], stdout=writing, stderr=writing,
+                               pass_fds=[reading])
+    os.close(writing)
+    os.close(reading)
+    assert process.wait(20) == 0
+
+
+def test_a_log_line_is_json_whatever_a_file_is_called() -> None:
+    done = subprocess.run([sys.executable, "-c", LOG, "0"], capture_output=True)
+    assert done.returncode == 0 and [json.loads(line)["path"] for line in done.stderr.splitlines()] == ["caf\udce9"] * 3
