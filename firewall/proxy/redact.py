@@ -3,14 +3,15 @@
 A frame may be rewritten more than once while it is held (a second secret is found when more text came), so every
 rewrite starts from the bytes as they came and applies all spans known so far. Annotations behind redacted words lose
 their places: they would mark the wrong ones. A match that may still grow is left to
-a later verdict; its words are held anyway. Words that only appear decoded are cut out of the words that hide them. What
-cannot be redacted is blocked by the caller (`blocked`): a span of which a part has left, one that lies in a key.
+a later verdict; its words are held anyway. Words that only appear decoded are cut out of the words that hide them, and
+JSON stays JSON (`origin.sound`). What cannot be redacted is blocked by the caller (`blocked`): a span of which a part has
+left, one that lies in a key.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 
 from firewall.errors import FirewallError
@@ -19,21 +20,23 @@ from firewall.proxy.headers import MASK
 from firewall.transcript import Transcript
 from firewall.verdict import Decision, Span
 from firewall.wire.frame import Frame
-from firewall.wire.origin import origins
+from firewall.wire.origin import origins, sound
 from firewall.wire.wire import Reader
 
 Place = tuple[int, int]     # characters `start:end` of a channel; rows of them are sorted and do not overlap
 END = itemgetter(1)
+NO_QUOTES: Mapping[int, str] = {}
 
 
 class Redaction:
     """The places of one answer that were redacted so far, by channel."""
 
-    __slots__ = ("_known", "gate", "spans", "transcript")
+    __slots__ = ("_known", "gate", "quotes", "spans", "transcript")
 
     def __init__(self, gate: Gate, transcript: Transcript) -> None:
         self.gate, self.transcript = gate, transcript
         self.spans: dict[str, list[Place]] = {}
+        self.quotes: dict[str, dict[int, str]] = {}     # start of a place that was no string -> what encloses the mask
         self._known: set[Span] = set()      # what guards found of it: every verdict repeats those before
 
     def apply(self, found: Iterable[Span], unsure: Iterable[tuple[str, int]], reader: Reader) -> bool:
@@ -48,10 +51,11 @@ class Redaction:
                 and span.start < growing.get(span.channel, span.start + 1)]
         if not ripe:
             return True
-        self._known.update(ripe)
+        # A number that a span ends in may go on: that is a longer place.
+        self._known.update([span for span in ripe if span.end < self.transcript.size(span.channel)])
         fresh = self._places(ripe)
         if not fresh:
-            return True
+            return fresh is not None
         at = self._starts()
         if any(row[0][0] < at.get(channel, self.transcript.size(channel)) for channel, row in fresh.items()):
             return False
@@ -68,7 +72,7 @@ class Redaction:
                 touched = touched or first(fresh.get(channel, ()), begin, begin + len(text)) is not None
             if not touched:
                 return frame if begun else self.later(frame, reader)    # once is enough
-            texts = [masked(text, begin, self.spans.get(channel, ()))
+            texts = [masked(text, begin, self.spans.get(channel, ()), self.quotes.get(channel, {}))
                      for (channel, text), begin in zip(frame.pieces, begins, strict=True)]
             source = frame.source or frame.raw
             raw = reader.unplaced(reader.rewrite(frame._replace(raw=source), texts))
@@ -89,9 +93,9 @@ class Redaction:
         raw = reader.unplaced(frame.raw)
         return frame if raw is frame.raw else frame._replace(raw=raw, source=frame.source or frame.raw)
 
-    def _places(self, ripe: Iterable[Span]) -> dict[str, list[Place]]:
+    def _places(self, ripe: Iterable[Span]) -> dict[str, list[Place]] | None:
         """Spans as rows of what is not redacted yet; those of words that only appear decoded as places in the words that
-        hide them, where these are known."""
+        hide them, where these are known. None where there is nothing to cut out for one."""
         hits: dict[str, list[Place]] = {}
         for span in ripe:
             hits.setdefault(span.channel, []).append((span.start, span.end))
@@ -102,8 +106,13 @@ class Redaction:
                                                            places)
             name, places = (source, found) if found else (channel, places)
             old = self.spans.get(name, ())
-            if new := sorted([place for place in places if not covered(old, place)]):
-                join(out.setdefault(name, []), new)
+            row: list[Place] = []
+            join(row, sorted([place for place in places if not covered(old, place)]))
+            if (spots := sound(self.transcript.words(name), row) if row else []) is None:
+                return None
+            if new := [spot for spot in spots if not covered(old, spot[:2])]:
+                join(out.setdefault(name, []), [spot[:2] for spot in new])
+                self.quotes.setdefault(name, {}).update({spot.start: spot.quote for spot in new if spot.quote})
         return out
 
     def _starts(self) -> dict[str, int]:
@@ -119,7 +128,7 @@ class Redaction:
         return {channel: self.transcript.size(channel) - size for channel, size in held.items()}
 
 
-def masked(text: str, begin: int, row: Sequence[Place]) -> str | None:
+def masked(text: str, begin: int, row: Sequence[Place], quotes: Mapping[int, str] = NO_QUOTES) -> str | None:
     """`text` stands at offset `begin` of its channel: cuts the places out and puts one mask where each starts.
 
     None when none touches it.
@@ -133,7 +142,8 @@ def masked(text: str, begin: int, row: Sequence[Place]) -> str | None:
         start, end = row[number][0] - begin, row[number][1] - begin
         out.append(text[at:max(start, 0)])
         if start >= 0:
-            out.append(MASK)
+            quote = quotes.get(row[number][0], "")
+            out.append(quote + MASK + quote)
         at = end
         number += 1
     return "".join((*out, text[at:]))

@@ -17,7 +17,7 @@ from firewall.errors import FirewallError
 from firewall.verdict import Span
 from firewall.wire.frame import Frame
 from firewall.wire.leaves import Leaf, resolve
-from firewall.wire.origin import origins
+from firewall.wire.origin import origins, sound
 
 DECODED = "#decoded"        # a message that shows another's words decoded (`Message.where`)
 SPANS = 16_384              # of one request: what is redacted more often is blocked
@@ -243,12 +243,15 @@ def _edits(message: Message, hits: list[Span], mask: Callable[[Span], str],
         size = len(text)
         while first < len(hits) and hits[first].end <= at:
             first += 1
-        edits: list[tuple[int, int, str]] = []
+        rows: list[tuple[int, int]] = []
         n = first
         while n < len(hits) and hits[n].start < at + size:
-            edits.append((max(hits[n].start - at, 0), min(hits[n].end - at, size), mask(hits[n])))
+            rows.append((max(hits[n].start - at, 0), min(hits[n].end - at, size)))
             n += 1
-        if edits:
-            yield path, text, edits
+        if rows:
+            if (spots := sound(text, rows)) is None:
+                raise unredactable()
+            yield path, text, [(spot.start, spot.end, spot.quote + mask(hits[first + spot.hit]) + spot.quote)
+                               for spot in spots]
         first = max(first, n - 1)       # the last may reach on
         at += size + 1

@@ -15,7 +15,7 @@ from firewall.errors import FirewallError
 from firewall.verdict import Span
 from firewall.wire.dialects import WIRES
 from firewall.wire.leaves import decoded
-from firewall.wire.origin import origins
+from firewall.wire.origin import origins, sound
 from tests.wire.streams import REQUESTS
 
 TEXT = st.text(alphabet='azebr"\\{}:,[]/ \n\t\u00e9\U0001f600\ud7ff', max_size=12)
@@ -132,3 +132,51 @@ def test_words_behind_base64_stay_unredactable() -> None:
     with pytest.raises(FirewallError) as error:
         asked.rewrite([Span(hidden.where, 0, 5)], lambda _: "[X]")
     assert hidden.text == "zebra" and error.value.code == "unredactable"
+
+
+def cut_out(text: str, hits: list[tuple[int, int]]) -> str | None:
+    spots = sound(text, hits)
+    for start, end, quote, _ in reversed(spots or []):
+        text = text[:start] + quote + "[X]" + quote + text[end:]
+    return None if spots is None else text
+
+
+@pytest.mark.parametrize("text, pattern, want", [
+    (r'{"a":"go\nbob@x"}', "nbob@x", r'{"a":"go\n[X]"}'),
+    (r'{"a":"\\nbob@x"}', "nbob@x", r'{"a":"\\[X]"}'),
+    (r'{"a":"\ud83d\ude00bob@x\u0041"}', "de00bob@x.u00", r'{"a":"\ud83d\ude00[X]\u0041"}'),
+    (r'{"a":"1\u00412"}', "004", r'{"a":"1[X]2"}'),
+    ('{"key":"hunter2","n":1}', 'key":"hunter2', '{"[X]":"[X]","n":1}'),
+    ('{"n":41112222,"m":[4111]}', "4111", '{"n":"[X]","m":["[X]"]}'),
+    ('{"n":41112222', "4111", '{"n":"[X]"'),
+    (r'{"j":"{\"n\":4111,\"s\":\"a\\nbob@x\"}"}', "4111|nbob@x", r'{"j":"{\"n\":\"[X]\",\"s\":\"a\\n[X]\"}"}'),
+    (r'{"a":"bob@x\u00', "bob@x.u0", r'{"a":"[X]\u00'),
+    ('{"a":"b"}\n{"a":4}', "4", '{"a":"b"}\n{"a":"[X]"}'),
+    ('{"a":"b"}', ":", None), (r"{\nabla}", "nabla", r"{\[X]}"), ("[2] 4111 1111", r"4111 1111", "[2] [X]"),
+    ("[4111 1111]", r"4111 1111", "[[X]]"), (r"a\nbob@x", "nbob@x", r"a\[X]")])
+def test_json_stays_json_whatever_is_hit(text: str, pattern: str, want: str | None) -> None:
+    assert cut_out(text, [hit.span() for hit in re.finditer(pattern, text)]) == want
+
+
+@given(JSON, st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=4), st.booleans())
+def test_json_stays_json_wherever_it_is_hit(value: Any, hits: list[tuple[int, int]], ascii_: bool) -> None:
+    text = orjson.dumps({"v": value, "w": "zebra"}).decode()
+    text = escaped(text) if ascii_ else text
+    apart: list[tuple[int, int]] = []
+    for start, size in sorted(hits):
+        if start < len(text) and (not apart or start >= apart[-1][1]):
+            apart.append((start, min(start + size, len(text))))
+    out = cut_out(text, apart)
+    assert out is None or orjson.loads(out)
+
+
+def test_json_stays_json_in_a_request() -> None:
+    """A hit that begins in an escape, and one on a number: what is forwarded can be read."""
+    asked = WIRES["openai-chat"].ask(called('{"text":"Hello\\nbob@x.org","n":4111}'))
+    text = next(m.text for m in asked.messages if m.where.endswith("arguments"))
+    where = "messages.0.tool_calls.0.function.arguments"
+    spans = [Span(where, *hit.span()) for hit in re.finditer("nbob@x.org|4111", text)]
+    out = orjson.loads(asked.rewrite(spans, lambda _: "[X]"))
+    assert orjson.loads(out["messages"][0]["tool_calls"][0]["function"]["arguments"]) == {"text": "Hello\n[X]", "n": "[X]"}
+    with pytest.raises(FirewallError):
+        asked.rewrite([Span(where, text.index(":"), text.index(":") + 1)], lambda _: "[X]")

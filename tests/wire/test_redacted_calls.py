@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import re
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from firewall.gate import Gate
 from firewall.proxy import redact
@@ -13,6 +17,7 @@ from firewall.proxy.redact import Redaction
 from firewall.transcript import Transcript
 from firewall.verdict import Span
 from firewall.wire.frame import Frame
+from firewall.wire.wire import StreamLimits
 from tests.wire.streams import events, heard, listen
 
 KEY = '{"path":".env","text":"region=eu\\nkey=\\u007aebra\\n"}'
@@ -85,3 +90,147 @@ def test_many_hidden_words_are_traced_back_together(monkeypatch: pytest.MonkeyPa
     gate.close()
     again = heard(listen("openai-chat"), b"".join(frame.raw for frame in gate.clear(gate.mark)))
     assert orjson.loads(written(again)) == {"csv": "".join(f"{n}\t[redacted]\n" for n in range(count))}
+
+
+SECRET = re.compile(r"[a-z0-9]+@zebra\.org|7777\d+")
+WORDS = st.lists(st.sampled_from(["bob@zebra.org", "77771234", "\n", "\t",
+                                  '"', "\\ ", "/", " ", "\u00e9", "\U0001f600", "n"]),
+                 max_size=5).map("".join)
+FLAT = st.dictionaries(st.sampled_from("abc"), st.one_of(WORDS, st.sampled_from([77779, 1.5, None, True])), max_size=3)
+NESTED = st.tuples(FLAT, FLAT, WORDS).map(lambda v: {**v[0], "inner": v[1], "said": v[2] + "\nbob@zebra.org"})
+NAME, ID = b'"write"', b'"call_1"'
+
+
+def spelled(value: Any, rng: random.Random, strings: bool = True) -> str:
+    """JSON with characters escaped in any way; `inner` as JSON in a string."""
+    if isinstance(value, dict):
+        rows = []
+        for key, inner in value.items():
+            text = spelled(inner, rng)
+            rows.append(f'"{key}": {spelled(text, rng) if key == "inner" and strings else text}')
+        return "{" + ", ".join(rows) + "}"
+    if not isinstance(value, str):
+        return orjson.dumps(value).decode()
+    out = ""
+    for char in value:
+        short = orjson.dumps(char).decode()[1:-1]
+        units = memoryview(char.encode("utf-16-le")).cast("H")
+        out += short if rng.random() < 0.7 else "".join(f"\\u{unit:04x}" for unit in units)
+    return f'"{out}"'
+
+
+def clean(value: Any) -> Any:
+    """The value as it must arrive."""
+    if isinstance(value, dict):
+        return {key: clean(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        return SECRET.sub("[redacted]", value)
+    return "[redacted]" if SECRET.search(str(value)) else value
+
+
+def answer(wire: str, streamed: bool, text: str, size: int) -> list[bytes]:
+    """A call with these arguments, by events or in one piece."""
+    raw, said = text.encode(), orjson.dumps(text)
+    parts = [text[i:i + size] for i in range(0, len(text), size)]
+    if wire == "openai-chat":
+        if streamed:
+            return [event + b"\n\n" for event in chat(parts).split(b"\n\n")[:-1]]
+        return [b'{"choices":[{"index":0,"finish_reason":"tool_calls","message":{"role":"assistant","tool_calls":[{"id":'
+                b'%b,"type":"function","function":{"name":%b,"arguments":%b}}]}}]}' % (ID, NAME, said)]
+    if wire == "anthropic-messages":
+        if streamed:
+            return [event + b"\n\n" for event in claude(parts).split(b"\n\n")[:-1]]
+        return [b'{"type":"message","role":"assistant","content":[{"type":"tool_use","id":%b,"name":%b,"input":%b}]}' % (
+            ID, NAME, raw)]
+    if wire == "gemini":
+        body = (b'{"candidates":[{"index":0,"content":{"parts":[{"functionCall":{"name":%b,"args":%b}}]},"finishReason":'
+                b'"STOP"}]}' % (NAME, raw))
+        return [b"data: " + body + b"\n\n"] if streamed else [body]
+    if wire == "ollama-chat":
+        return [b'{"model":"m","message":{"role":"assistant","tool_calls":[{"function":{"name":%b,"arguments":%b}}]},"done"'
+                b":true}\n" % (NAME, raw)]
+    item = {"type": "function_call", "id": "i", "call_id": "c", "name": "write", "status": "completed", "arguments": text}
+    done = {"id": "r", "object": "response", "status": "completed", "model": "m", "output": [item]}
+    if not streamed:
+        return [orjson.dumps(done)]
+    rows: list[dict[str, Any]] = [{"type": "response.output_item.added", "item": {**item, "arguments": ""}}]
+    rows += [{"type": "response.function_call_arguments.delta", "delta": part} for part in parts]
+    rows += [{"type": "response.function_call_arguments.done", "arguments": text},
+             {"type": "response.output_item.done", "item": item}]
+    return [events({"output_index": 0, **row}) for row in rows] + [events({"type": "response.completed", "response": done})]
+
+
+def relayed(wire: str, streamed: bool, parts: list[bytes]) -> bytes | None:
+    """What leaves of an answer, with a verdict on every part; None where it is blocked. The guard reads every channel, and
+    vouches for no match that may grow."""
+    kind = b"application/x-ndjson" if wire == "ollama-chat" else b"text/event-stream"
+    kind = kind if streamed else b"application/json"
+    reader, gate, transcript = listen(wire, kind, StreamLimits(copies=True)), Gate(), Transcript()
+    redaction, out = Redaction(gate, transcript), b""
+    for part in [*parts, None]:
+        for frame in reader.feed(part) if part is not None else reader.close():
+            mark = gate.mark
+            for channel, text in frame.pieces:
+                transcript.add(channel, text, mark)
+                mark += len(text)
+            gate.push(redaction.later(frame, reader) if redaction.spans else frame, mark)
+        if part is None:
+            gate.close()
+        if (mark := gate.question() or 0) == 0:
+            continue
+        texts: dict[str, str] = {}
+        for channel, text in transcript.said():
+            texts[channel] = texts.get(channel, "") + text
+        found = [Span(channel, *hit.span()) for channel, text in texts.items() for hit in SECRET.finditer(text)]
+        growing = re.compile(r"[a-z0-9@.]*\Z")
+        unsure = () if gate.whole else tuple(
+            (channel, hit.start()) for channel, text in texts.items() if (hit := growing.search(text)) and hit[0])
+        if found and not redaction.apply(found, unsure, reader):
+            return None
+        clear = min([mark, *(transcript.mark(channel, offset) for channel, offset in unsure)])
+        out += b"".join(frame.raw for frame in gate.clear(clear))
+    return out
+
+
+def arguments(wire: str, streamed: bool, out: bytes) -> list[Any]:
+    """Every copy of a call's arguments in what left, as a client reads them."""
+    deltas: list[str] = []
+    copies: list[Any] = []
+    todo: list[Any] = [orjson.loads(line.removeprefix(b"data: ")) for line in out.split(b"\n") if line.startswith(
+        (b"{", b"data: {"))]
+    while todo:
+        node = todo.pop(0)
+        for key, value in node.items() if isinstance(node, dict) else ():
+            if key == "partial_json" or (key == "delta" and isinstance(value, str)) or (
+                    key == "arguments" and streamed and wire == "openai-chat"):
+                deltas.append(value)
+            elif key in ("arguments", "args", "input") and value:
+                copies.append(value)
+        todo += [v for v in (node.values() if isinstance(node, dict) else node) if isinstance(v, dict | list)]
+    return [orjson.loads(copy) if isinstance(copy, str) else copy for copy in copies + (["".join(deltas)] if deltas else [])]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("wire", ["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama-chat"])
+@settings(max_examples=40, deadline=None)
+@given(value=NESTED, seed=st.integers(0, 99), size=st.sampled_from([1, 3, 8, 500]))
+def test_whatever_the_escapes_a_redacted_call_is_json_without_the_secret(
+        wire: str, streamed: bool, value: dict[str, Any], seed: int, size: int) -> None:
+    """The same in every dialect, by events or whole: nothing else changes, and no copy keeps the words."""
+    out = relayed(wire, streamed, answer(wire, streamed, spelled(value, random.Random(seed)), size))
+    assert out is not None
+    copies = arguments(wire, streamed, out)
+    assert len(copies) == (4 if wire == "openai-responses" and streamed else 1)
+    for copy in copies:
+        assert {**copy, "inner": orjson.loads(copy["inner"])} == clean(value)
+
+
+def test_a_copy_that_differs_is_decoded_too() -> None:
+    """What `.done` says is judged as it is meant, though the deltas said something else."""
+    rows: list[dict[str, Any]] = [{"type": "response.function_call_arguments.delta", "delta": '{"a":"x"}'},
+                                  {"type": "response.function_call_arguments.done", "arguments": '{"a":"\\u007aebra"}'}]
+    for copies in (True, False):
+        reader = listen("openai-responses", limits=StreamLimits(copies=copies))
+        frames = [frame for row in rows for frame in reader.feed(events({"output_index": 0, **row}))]
+        assert any(piece.text == "a\nzebra" and piece.channel.endswith("/decoded")
+                   for frame in frames for piece in frame.pieces)

@@ -153,3 +153,19 @@ def test_log_probabilities_that_part_from_the_text_later(second: str) -> None:
     assert got == {"item/0/content/0/text": f"bo{second}", "item/0/content/0/text/logprobs": "bomb"}
     reader = listen("openai-responses")
     assert said(reader.feed(events(delta("bo", "bo"), delta("mb", "mb")))) == {"item/0/content/0/text": "bomb"}
+
+
+@pytest.mark.parametrize("words_", [["a ", "zebra"], ["a ze", "bra"]])
+def test_alternatives_of_redacted_tokens_go(words_: list[str]) -> None:
+    """`top_logprobs` are pieces of their own: what is found in them leaves with the tokens they stand beside."""
+    rows = [{"token": word, "logprob": -1.0, "top_logprobs": [{"token": word, "logprob": -1.0}]} for word in words_]
+    reader = listen("openai-chat")
+    for word, row in zip(words_, rows, strict=True):
+        choice_ = {"index": 0, "delta": {"content": word}, "logprobs": {"content": [row]}}
+        (frame,) = reader.feed(events({"choices": [choice_]}))
+        assert any(piece.channel.endswith("/logprobs/top") for piece in frame.pieces)
+        out = reader.rewrite(frame, ["[X]"] * len(frame.pieces))
+        assert word.encode() not in out and b'"content":"[X]"' in out
+    beside = {"choices": [{"index": 0, "delta": {"logprobs": "zebra"}}]}        # no such field: it stays, without the word
+    (frame,) = reader.feed(events(beside))
+    assert b"zebra" not in reader.rewrite(frame, ["[X]"])
