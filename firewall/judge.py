@@ -7,7 +7,8 @@ One object a line on standard input:
 
 `messages` may be left out of an output, `answer` out of an input, `whole` everywhere; without `policies` the configured
 ones are used. Lines are read strictly, for what is not read would not be judged, and a verdict on nothing is allow:
-another key, type or direction is an error. No line is taken for more of one before it, whatever their texts.
+another key, type or direction is an error, and so are a key that stands twice in one object, no messages, no policies and
+two rules under one id. No line is taken for more of one before it, whatever their texts.
 One object a line on standard output, in order of completion:
 
     {"id", "decision", "rules", "score", "scores": {rule: score}, "depth", "tokens", "ms"}  or  {"id", "error": code}
@@ -38,6 +39,7 @@ from firewall.config import Config
 from firewall.errors import GuardDown, Mistakes
 from firewall.guards.build import build
 from firewall.guards.guard import Guard
+from firewall.guards.said import said as once
 from firewall.policy import Direction, Policy, PolicySet, load
 from firewall.verdict import decide
 
@@ -68,7 +70,7 @@ def read(row: Any) -> tuple[Direction, tuple[Message, ...], tuple[Said, ...], bo
     if not isinstance(whole, bool):
         raise BadLine("whole must be true or false")
     answer = row.get("answer")
-    if direction == "input" and ("messages" not in row or answer):
+    if direction == "input" and (row.get("messages", []) == [] or answer):
         raise BadLine("an input has messages, and no answer")
     if isinstance(answer, str):
         answer = [{"channel": "choice/0/text", "text": answer}] if answer else []
@@ -77,7 +79,9 @@ def read(row: Any) -> tuple[Direction, tuple[Message, ...], tuple[Said, ...], bo
     said = tuple(Said(a["channel"], a["text"]) for a in _rows(answer, "answer", "channel", "text"))
     told = tuple(Message(m["role"], m["content"], f"messages/{i}/content")
                  for i, m in enumerate(_rows(row.get("messages", []), "messages", "role", "content")))
-    return direction, told, said, whole, None if given is None else _rows(given, "policies", "id", "text")
+    if given is not None and not _rows(given, "policies", "id", "text"):
+        raise BadLine("policies must be left out, or one at least")
+    return direction, told, said, whole, given
 
 
 class Judge:
@@ -88,7 +92,7 @@ class Judge:
         self._sets: dict[bytes, PolicySet] = {}
 
     def active(self, given: list[dict[str, str]] | None) -> PolicySet:
-        """The policies of one line. Raises `Mistakes`."""
+        """The policies of one line. Raises `Mistakes`, and `BadLine` where one id means two things."""
         if given is None:
             return self.policies
         key = orjson.dumps(given)
@@ -96,7 +100,10 @@ class Judge:
         if found is None:
             if len(self._sets) >= KEPT:
                 self._sets.clear()
-            found = self._sets[key] = PolicySet.of(Policy.from_text(p["id"], p["text"]) for p in given)
+            found = PolicySet.of(Policy.from_text(p["id"], p["text"]) for p in given)
+            if len(found.owner) < sum(1 + len(p.rules) for p in found):
+                raise BadLine("policies must have ids of their own, and their rules too")
+            self._sets[key] = found
         return found
 
     async def line(self, data: bytes) -> dict[str, Any]:
@@ -106,6 +113,10 @@ class Judge:
         try:
             row = orjson.loads(data)
             id = row.get("id") if isinstance(row, dict) else None
+            try:
+                once(data)
+            except ValueError:
+                raise BadLine("a key stands twice in one object, or it is nested too deeply") from None
             direction, messages, said, whole, given = read(row)
             policies = self.active(given).side(direction)
             case = Case(direction, policies, messages, said, whole, boundary=secrets.token_hex(8))

@@ -14,6 +14,7 @@ from firewall.guards.scripted import ScriptedGuard
 from firewall.judge import Judge, main
 from firewall.policy import Policy, PolicySet, parse
 
+HELLO = [{"role": "user", "content": "hello"}]
 SET = PolicySet.of([Policy.from_text("fruit", "- No fruit.")])
 
 
@@ -51,7 +52,7 @@ async def test_no_line_is_taken_for_more_of_another() -> None:
         assert (await said(one, direction="output", answer=f"My key is {key}{tail}", whole=False))["decision"] == decision
     guard = ScriptedGuard({}, record=True)
     for _ in range(2):
-        await said(Judge(guard, SET), messages=[])
+        await said(Judge(guard, SET), messages=HELLO)
     assert len({c.boundary for c in guard.seen} - {""}) == 2
 
 
@@ -61,13 +62,17 @@ async def test_no_line_is_taken_for_more_of_another() -> None:
     ({"messages": [{"role": "user"}]}, "messages must"), ({"messages": "kumquat"}, "messages must"), ({}, "an input has"),
     ({"messages": [{"role": "user", "content": "x", "name": "kumquat"}]}, "messages must"),
     ({"messages": {"role": "user", "content": "x"}}, "messages must"),
-    ({"messages": [], "answer": "kumquat"}, "an input has"),
+    ({"messages": HELLO, "answer": "kumquat"}, "an input has"),
     ({"direction": "output", "answer": [{"channel": "a", "text": None}]}, "answer must"),
     ({"direction": "output"}, "answer must"),
     ({"direction": "output", "answer": None}, "answer must"), ({"direction": "output", "anwser": "kumquat"}, "a line is"),
-    ({"direction": "output", "answer": 5}, "answer must"), ({"messages": [], "whole": "false"}, "whole must"),
-    ({"messages": [], "policies": [{"id": "x", "text": 5}]}, "policies must"), ({"messages": [], "policies": []}, ""),
-    ({"messages": [], "policies": [{"id": 5, "text": "x"}]}, "policies must"), ({"messages": [], "answer": None}, ""),
+    ({"direction": "output", "answer": 5}, "answer must"), ({"messages": HELLO, "whole": "false"}, "whole must"),
+    ({"messages": HELLO, "policies": [{"id": "x", "text": 5}]}, "policies must"),
+    ({"messages": HELLO, "policies": []}, "policies must be left out"),
+    ({"messages": HELLO, "policies": [{"id": 5, "text": "x"}]}, "policies must"), ({"messages": HELLO, "answer": None}, ""),
+    ({"messages": []}, "an input has"), ({"direction": "output", "answer": "", "messages": []}, ""),
+    ({"messages": HELLO, "policies": [{"id": "x", "text": "a"}, {"id": "x", "text": "kumquat"}]}, "policies must have ids"),
+    ({"messages": HELLO, "policies": [{"id": "x", "text": "- a"}, {"id": "x/1", "text": "- b"}]}, "policies must have ids"),
     ({"direction": "output", "answer": ""}, "")])
 async def test_what_would_not_be_judged_is_an_error(row: dict[str, Any], why: str) -> None:
     got = await said(judge(), **row)
@@ -75,19 +80,28 @@ async def test_what_would_not_be_judged_is_an_error(row: dict[str, Any], why: st
     assert got["error"].startswith(f"bad_line: {why}") and "kumquat" not in got["error"] if why else "error" not in got
 
 
+@pytest.mark.parametrize("keys", [
+    '[{"role": "user", "content": "kumquat"}], "messages": [{"role": "user", "content": "hi"}]',
+    '[{"role": "user", "content": "kumquat", "content": "hi"}]',
+    '[{"role": "user", "content": "kumquat", "con\\u0074ent": "hi"}]'])
+async def test_a_key_that_stands_twice_is_an_error(keys: str) -> None:
+    got = await judge().line(f'{{"id": 1, "direction": "input", "messages": {keys}}}'.encode())
+    assert got == {"id": 1, "error": "bad_line: a key stands twice in one object, or it is nested too deeply"}
+
+
 async def test_whatever_breaks_is_an_answer() -> None:
     for data in (b"[]", b"5", b"null", b'{"id": 1, "direction"', b"\xff", b"[" * 5000):
         assert (await judge().line(data))["error"].startswith("bad_line: ")
-    assert await said(judge(mode="crash"), messages=[]) == {"id": 1, "error": "guard_crashed: RuntimeError"}
+    assert await said(judge(mode="crash"), messages=HELLO) == {"id": 1, "error": "guard_crashed: RuntimeError"}
     broken = judge()
     broken.guard.known = None       # type: ignore[assignment]
-    assert (await said(broken, messages=[]))["error"] == "guard_crashed: TypeError"
+    assert (await said(broken, messages=HELLO))["error"] == "guard_crashed: TypeError"
 
 
 async def test_bad_lines_and_dead_guards_are_answers_too() -> None:
     assert (await judge().line(b"{"))["error"].startswith("bad_line")
     assert (await said(judge(), messages=[{"role": "user"}]))["error"].startswith("bad_line")
-    assert (await said(judge(), messages=[], policies=[{"id": "x", "text": ""}]))["error"] == "bad_policy"
+    assert (await said(judge(), messages=HELLO, policies=[{"id": "x", "text": ""}]))["error"] == "bad_policy"
     got = await said(judge(mode="dead"), messages=[{"role": "user", "content": "x"}])
     assert got["error"] == "guard_unavailable" and "decision" not in got
 
