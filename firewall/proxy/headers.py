@@ -7,6 +7,8 @@ forwarding headers and anything that could choose a host, a tenant or a parser n
 from __future__ import annotations
 
 import hashlib
+import time
+from email.utils import parsedate_to_datetime
 
 from firewall.errors import FirewallError
 from firewall.exchange import Exchange
@@ -82,6 +84,17 @@ def first(pairs: Pairs, name: bytes) -> bytes:
         if key == name:
             return value
     return b""
+
+
+def patience(pairs: Pairs) -> float | None:
+    """Seconds that a Retry-After asks for, as a number or a date (RFC 9110 10.2.3); None without one that can be read."""
+    said = first(pairs, b"retry-after").strip()
+    if len(said) < 10 and said.replace(b".", b"", 1).isdigit():
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said.decode("latin-1")).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
 
 
 def answer(kind: bytes, upstream: Pairs, exchange: Exchange) -> bytes:

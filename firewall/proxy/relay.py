@@ -23,7 +23,7 @@ from firewall.exchange import Ending, Exchange
 from firewall.gate import Gate, Release
 from firewall.guards.guard import Guard
 from firewall.policy import PolicySet
-from firewall.proxy import headers
+from firewall.proxy import headers, statuses
 from firewall.proxy.http1.client import Call
 from firewall.proxy.http1.server import Reply
 from firewall.proxy.redact import Redaction, blocked
@@ -98,15 +98,7 @@ class Relay:
         self.status, self.upstream_headers = status, received
         self.exchange.upstream_status = status
         try:
-            if 300 <= status < 400 or status == 101:
-                raise FirewallError("upstream_redirect", "The upstream answered with a redirect; it was not followed.",
-                                    fault="upstream", status=502)
-            if status in (401, 403):
-                raise FirewallError("upstream_denied", "The upstream refused the credential.", fault="upstream",
-                                    status=status)
-            if encoded := headers.encoding(received):
-                raise FirewallError("upstream_encoding", "The upstream's answer is encoded in a way that was not asked "
-                                    "for.", fault="upstream", status=502, detail=f"content-encoding: {encoded}")
+            statuses.check(status, received)
             kind = headers.first(received, b"content-type")     # with its charset: the wire reads UTF-8 only
             limits = self.pace.limits[self.policies.redacts]
             self.reader = self.wire.reader(self.asked, kind, limits)
@@ -326,6 +318,8 @@ class Relay:
             return
         self.hang_up()
         fault = error if isinstance(error, FirewallError) else internal(error, "answer")
+        if not self.started:
+            fault = statuses.unread(fault, self.exchange.upstream_status, self.upstream_headers)
         self.exchange.error = fault
         if fault.fault == "guard":
             self.exchange.decided("output", decide((), self.policies, (_down(fault),)))

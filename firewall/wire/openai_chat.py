@@ -113,7 +113,9 @@ def envelope(message: str, type_: str, param: str | None, code: str) -> bytes:
 
 def kind(error: FirewallError) -> str:
     """OpenAI's `error.type`."""
-    return "invalid_request_error" if error.fault == "client" else "server_error"
+    if error.status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if error.fault == "client" or error.status < 500 else "server_error"
 
 
 class Seen(NamedTuple):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import formatdate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +66,19 @@ def test_an_open_failure_is_never_an_allow() -> None:
     exchange.decided("input", Decision("allow", (), ("guard_timeout",)))
     assert exchange.label == "flag" and b"x-firewall-decision: flag" in headers.ours(exchange)
     assert exchange.record()["input"] == "flag" and exchange.record()["errors"] == ["guard_timeout"]
+
+
+@given(st.binary(max_size=40) | st.from_regex(rb"[0-9]{0,12}\.?[0-9]{0,3}", fullmatch=True))
+def test_any_retry_after_is_a_number_or_nothing(said: bytes) -> None:
+    seconds = headers.patience(((b"retry-after", said),))
+    assert seconds is None or 0 <= seconds < 1e12
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    def asked(said: bytes) -> float | None:
+        return headers.patience(((b"server", b"x"), (b"retry-after", said)))
+
+    assert (asked(b"7"), asked(b" 1.5 "), asked(b"0")) == (7.0, 1.5, 0.0)
+    assert asked(b"soon") is asked(b"nan") is asked(b"1e9") is asked(b"-1") is headers.patience(()) is None
+    assert 85 < (asked(formatdate(time.time() + 90, usegmt=True).encode()) or 0) < 91
+    assert asked(b"Fri, 31 Dec 1999 23:59:59 GMT") == 0.0
