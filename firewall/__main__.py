@@ -10,6 +10,7 @@ from typing import Any
 
 from firewall import __version__
 from firewall.errors import FirewallError, Mistakes
+from firewall.process import open_streams
 
 TEACH = """
 examples:
@@ -85,7 +86,8 @@ def settings(args: argparse.Namespace) -> Any:
     return load(args.config, flags=flags)
 
 
-def serve(args: argparse.Namespace) -> int:
+def serve(args: argparse.Namespace, closed: Sequence[int] = ()) -> int:
+    """`closed`: standard streams that were not open."""
     from firewall.config import check_secrets
     from firewall.proxy.workers import Supervisor, serve_one
     config = settings(args)
@@ -95,14 +97,18 @@ def serve(args: argparse.Namespace) -> int:
               "To see it work without a key or network: python -m firewall demo", file=sys.stderr)
         return 2
     check_secrets(config)
+    if 1 in closed and config.records.file in ("-", "/dev/stdout"):
+        raise Mistakes(["records.file: standard output is closed, so that nothing could be recorded; name a file "
+                        "under [records] in firewall.toml"])
     return Supervisor(config).run() if config.server.workers > 1 else serve_one(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    closed = open_streams()
     args = parser().parse_args(argv)
     try:
         if args.command in (None, "serve"):
-            return serve(args)
+            return serve(args, closed)
         if args.command == "demo":
             from firewall.proxy.demo import demo
             return demo(settings(args), args.once)

@@ -1,13 +1,29 @@
-"""What the operating system does for a child process, where it can."""
+"""What the operating system does for a process, where it can."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
+import sys
 
 
 def die_with_parent() -> None:
     """Linux: this process gets SIGTERM when its parent is gone, however it went (prctl(2), PR_SET_PDEATHSIG)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def open_streams() -> list[int]:
+    """Opens the standard streams that are closed (`>&-`) on the null device, before a socket or a file takes their numbers
+    and gets what is meant for them. Returns which. What reads the input then gets an error, not an empty text."""
+    closed = []
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR if fd else os.O_WRONLY), True)     # takes the lowest: this
+            setattr(sys, name, open(fd, "w" if fd else "r", errors="backslashreplace", closefd=False))
+            closed.append(fd)
+    return closed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,22 @@ def test_a_key_that_is_not_set_is_said_once(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 5 and [line for line in said if "A_KEY is no key" in line]
     assert sorted(line.split()[2] for line in said[1:]) == ["A_KEY", "NO_GEMINI", "NO_KEY", "NO_TEAM"]
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "PY": sys.executable}
+    return subprocess.run(line, shell=True, cwd=folder, env=environ, capture_output=True, text=True, timeout=30)
+
+
+def test_closed_standard_streams_hand_their_numbers_to_nobody(tmp_path: Path) -> None:
+    """`>&-`: a socket would get the records, and `2>&-` the records the log."""
+    code = ("import os, sys; from firewall.process import open_streams; closed = open_streams(); r, w = os.pipe(); "
+            "print('log', file=sys.stderr); print(closed, r > 2, [os.readlink(f'/proc/self/fd/{n}') for n in closed])")
+    (tmp_path / "t.py").write_text(code)
+    done = shell("$PY t.py <&- 2>&-", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[0, 2] True ['/dev/null', '/dev/null']\n")
+    assert shell("$PY t.py", tmp_path).stdout == "[] True []\n"
+    done = shell("$PY -m firewall --upstream http://127.0.0.1:1 --guard scripted >&-", tmp_path)
+    assert done.returncode == 2 and "standard output is closed" in done.stderr and "Traceback" not in done.stderr
+    done = shell("$PY -m firewall --guard scripted check - <&-", tmp_path)      # words nobody read are not allowed
+    assert done.returncode and not done.stdout
