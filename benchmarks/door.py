@@ -5,7 +5,8 @@ behind it. Rows are grouped by policy text; a group's policy is written into the
 SIGHUP; rows are asked once it is in force, and every answer's `x-firewall-policy-digest` must be that of the folder, else
 the row is an error: no row is ever judged under another row's policy.
 
-The score of a row is that of the exchange's record, on the judged side. `lanes` firewalls, one a core, share the work;
+The score of a row is that of the exchange's record, on the judged side, and so is the decision where the answer was
+streamed: its headers are sent before it is judged. `lanes` firewalls, one a core, share the work;
 each has its own folder, so that one can take up a policy while another judges.
 """
 
@@ -18,6 +19,7 @@ import signal
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from firewall.policy import Mistakes, load
 TRIES = 1000            # looks at the digest, 2 ms apart
 CHUNK = 64              # rows a lane takes at once
 PATIENCE = 2.0          # seconds for a record to follow its answer
+DECISIONS = ("allow", "redact", "block", "flag")
 
 
 class Lane:
@@ -174,16 +177,19 @@ class Door:
                 got[id] = judged
         await asyncio.gather(*(one(row) for row in rows))
         records = await lane.records({id for id in got if id.startswith("req_")})
-        return [recorded(judged, records[id]) if id in records else judged for id, judged in got.items()]
+        return [recorded(judged, records.get(id), self._streamed(judged.row)) for id, judged in got.items()]
+
+    def _streamed(self, row: Row) -> bool:
+        return self.stream and row.task == "response"
 
     async def ask(self, lane: Lane, row: Row) -> tuple[str, Judged]:
         """(exchange id, judged) of one row under the lane's policies."""
         self._number += 1
         model = f"row-{self._number}"
         if row.task == "response":
-            self.upstream.scripts[model] = chat_stream(pieces(row.answer)) if self.stream else chat(row.answer)
+            self.upstream.scripts[model] = chat_stream(pieces(row.answer)) if self._streamed(row) else chat(row.answer)
         body = orjson.dumps({"model": model, "messages": list(map(turn, row.asked)),
-                             **({"stream": True} if self.stream and row.task == "response" else {})})
+                             **({"stream": True} if self._streamed(row) else {})})
         try:
             answer = await lane.client.post("/v1/chat/completions", body)
         except (Broken, OSError) as e:
@@ -196,17 +202,27 @@ class Door:
         id = answer.headers.get("x-request-id", model)
         if answer.headers.get("x-firewall-policy-digest", lane.digest) != lane.digest:
             return id, Judged(row, "error", ms=answer.ms, error="other_policies")
-        if decision not in ("allow", "redact", "block", "flag"):
+        if decision not in DECISIONS:
             return id, Judged(row, "error", ms=answer.ms, error=ending)
         rules = tuple(filter(None, answer.headers.get("x-firewall-policy", "").replace(" ", "").split(",")))
         return id, Judged(row, decision, ms=answer.ms, rules=rules)
 
 
-def recorded(judged: Judged, record: dict[str, Any]) -> Judged:
-    """Adds what the record says: the judged side's score, the guard's milliseconds, tokens and questions."""
-    return Judged(judged.row, judged.decision, record.get(f"{SIDE[judged.row.task]}_score"), judged.ms,
-                  judged.rules or tuple(record.get("rules") or ()), judged.error, record.get("guard_ms") or 0.0,
-                  record.get("guard_tokens") or 0, record.get("asks") or 0)
+def recorded(judged: Judged, record: dict[str, Any] | None, streamed: bool = False) -> Judged:
+    """Adds what the record says: the judged side's score, the guard's milliseconds, tokens and questions.
+
+    A stream's headers left before its answer was judged to the end, so its decision and rules are the record's: a late
+    flag, a late cut. Without a record nobody knows.
+    """
+    if record is None:
+        return replace(judged, decision="error", error=judged.error or "no_record") if streamed else judged
+    if streamed and not judged.error:
+        known = record["decision"] in DECISIONS
+        judged = replace(judged, decision=record["decision"] if known else "error", rules=tuple(record.get("rules") or ()),
+                         error="" if known else str(record.get("code") or record["decision"]))
+    return replace(judged, score=record.get(f"{SIDE[judged.row.task]}_score"),
+                   rules=judged.rules or tuple(record.get("rules") or ()), guard_ms=record.get("guard_ms") or 0.0,
+                   tokens=record.get("guard_tokens") or 0, asks=record.get("asks") or 0)
 
 
 def turn(message: tuple[str, str]) -> dict[str, Any]:

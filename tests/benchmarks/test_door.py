@@ -9,8 +9,8 @@ import pytest
 from benchmarks import score
 from benchmarks.alone import Direct
 from benchmarks.detect import detect, named
-from benchmarks.door import Door
-from benchmarks.judged import collect, groups, one_sided
+from benchmarks.door import Door, recorded
+from benchmarks.judged import Judged, collect, groups, one_sided
 from benchmarks.rows import BadRows, Row
 from firewall.policy import parse
 from tests.benchmarks.conftest import Words
@@ -48,6 +48,24 @@ async def test_the_door_judges_each_row_under_its_policy(words: Words, folder: P
     assert [j.score for j in judged] == [0.9 if r.unsafe else 0.1 for r in ROWS]     # of the judged side, by the record
     shown = {tuple(p["id"] for p in body["policies"]) for body in words.asked}
     assert shown - {()} == {("fruit",), ("row",)}
+
+
+async def test_a_streams_decision_is_the_records(words: Words, tmp_path: Path) -> None:
+    """Its headers say allow before the word comes; the flag is set at its end."""
+    (tmp_path / "fruit.md").write_text("---\nid: fruit\naction: flag\n---\n## Violates\n- `fruit/1` Names the fruit.\n")
+    late = response("late", "The ferry leaves at noon and the harbour is calm. " * 200 + "Have a KUMQUAT.", True)
+    async with Door(f"webhook:{words.url}", tmp_path, stream=True) as door:
+        judged = await collect(door, [late, response("never", "Have an apple.", False)])
+    assert [(j.decision, j.rules) for j in judged] == [("flag", ("fruit/1",)), ("allow", ())]
+
+
+def test_a_stream_that_failed_or_left_no_record_is_an_error() -> None:
+    passed = Judged(ROWS[5], "allow", rules=())
+    assert recorded(passed, {"decision": "error", "code": "guard_timeout"}, True).error == "guard_timeout"
+    assert recorded(passed, {"decision": "unjudged"}, True).decision == "error"
+    assert recorded(passed, None, True).decision == "error" and recorded(passed, None).decision == "allow"
+    stale = Judged(ROWS[5], "error", error="other_policies")
+    assert recorded(stale, {"decision": "allow"}, True) == stale
 
 
 async def test_lanes_share_the_rows_and_change_nothing(words: Words, folder: Path) -> None:
