@@ -40,22 +40,34 @@ class Checkpoints:
                        "Make room or set `out` elsewhere.", step=step, saved=self.last()) from e
         learner.total(0)                                # every process has written its part
         if learner.rank == 0:
-            shutil.rmtree(self.folder / tag, ignore_errors=True)
+            before = self.folder / f"{tag}.old"
+            shutil.rmtree(before, ignore_errors=True)
+            if (self.folder / tag).exists():            # at no moment is there none
+                os.replace(self.folder / tag, before)
             os.replace(self.folder / part, self.folder / tag)
+            shutil.rmtree(before, ignore_errors=True)
             pointer = self.folder / f"{LATEST}.part"
             pointer.write_text(tag, "utf-8")
             os.replace(pointer, self.folder / LATEST)
-            for old in sorted(self.folder.glob("step-*"))[:-self.keep]:
+            for old in [*self.folder.glob("step-*.part"), *self._whole()[:-self.keep]]:
                 if old.name != tag:
                     shutil.rmtree(old, ignore_errors=True)
         learner.total(0)
         return self.folder / tag
 
     def last(self) -> Path | None:
-        """The newest whole checkpoint."""
+        """The newest whole checkpoint. Where the latest was removed (by hand, or by a kill while it was saved again), the
+        newest that is left."""
         pointer = self.folder / LATEST
         tag = pointer.read_text("utf-8").strip() if pointer.exists() else ""
-        return self.folder / tag if tag and (self.folder / tag).is_dir() else None
+        if tag and (self.folder / tag).is_dir():
+            return self.folder / tag
+        return next(reversed(self._whole()), None)
+
+    def _whole(self) -> list[Path]:
+        """Whole checkpoints in the order in which they were saved, which after a step back is not that of their names."""
+        found = [p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix != ".part"]
+        return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
 
     def resume(self, learner: Learner) -> dict[str, Any] | None:
         """Loads the newest checkpoint into the learner; its state, or None when there is none."""

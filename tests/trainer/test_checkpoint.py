@@ -88,3 +88,41 @@ def test_a_disk_that_fills_up_leaves_the_one_before(learner, tmp_path):
     assert e.value.saved == kept.folder / "step-00000001" and not (kept.folder / "step-00000002.part").exists()
     assert kept.resume(learner)["step"] == 1
     assert os.listdir(kept.folder)
+
+
+def test_without_the_latest_the_one_before_is_resumed(learner, tmp_path):
+    """What a broken checkpoint's message advises; also what a kill leaves while a step is saved a second time."""
+    kept = Checkpoints(tmp_path / "c", keep=2)
+    for step in (100, 150):
+        kept.save(learner, step, {})
+    shutil.rmtree(kept.last())
+    (kept.folder / "step-00000160.part").mkdir()
+    assert kept.last().name == "step-00000100" and kept.resume(learner)["step"] == 100
+    shutil.rmtree(kept.folder / "step-00000100")
+    assert kept.last() is None and kept.resume(learner) is None
+
+
+def test_the_last_few_are_the_last_saved(learner, tmp_path):
+    kept = Checkpoints(tmp_path / "c", keep=2)
+    for step in (100, 50, 60):
+        kept.save(learner, step, {})
+    assert sorted(p.name for p in kept.folder.glob("step-*")) == ["step-00000050", "step-00000060"]
+
+
+def test_killed_while_a_step_is_saved_again(learner, tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path / "c")
+    kept.save(learner, 1, {"cursor": 5})
+    right = os.replace
+
+    def killed(source, to):
+        if source.suffix == ".part" and source.name != "latest.part":
+            raise KeyboardInterrupt
+        right(source, to)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept.save(learner, 1, {"cursor": 5})
+    monkeypatch.setattr(os, "replace", right)
+    assert kept.resume(learner)["cursor"] == 5
+    kept.save(learner, 1, {"cursor": 5})
+    assert [p.name for p in kept.folder.glob("step-*")] == ["step-00000001"]
