@@ -116,7 +116,7 @@ def sft(recipe: Recipe, learner: Learner, tokenizer: Any, examples: Sequence[Exa
             with guarded(step, learner, kept, pace.state()):
                 batch, fit = next(rows)
                 whole = sum(map(len, (a for _, a in fit)))
-                total = whole + o.prompt_loss * sum(len(p) for p, _ in fit)
+                total = whole + o.prompt_loss * sum(max(0, len(p) - 1) for p, _ in fit)
                 if not fit:
                     raise Halt(f"no row of the batch fits sft.longest = {o.longest} tokens", "Raise it.")
                 value = _supervise(learner, fit[learner.rank::learner.world], o.micro, o.prompt_loss, total,
@@ -160,7 +160,7 @@ def _supervise(learner: Learner, pairs: list[tuple[list[int], list[int]]], micro
         heavy = torch.zeros(len(part), keep)
         for row, (p, a) in enumerate(part):
             if prompt_loss:
-                heavy[row, max(0, keep - len(a) - len(p)):] = prompt_loss
+                heavy[row, keep - len(a) - len(p) + 1:] = prompt_loss       # nothing predicts a row's first token
             heavy[row, keep - len(a):] = 1.0
         scores, _ = learner.score(ids, mask, keep)
         each = -(scores * heavy.to(scores.device) * weight).sum() / total

@@ -27,7 +27,7 @@ from tests.trainer import world  # noqa: E402
 from trainer import grpo, sync, train  # noqa: E402
 from trainer import tokenizer as words  # noqa: E402
 from trainer.errors import Halt  # noqa: E402
-from trainer.learner import Learner, build  # noqa: E402
+from trainer.learner import Learner, Scorer, build  # noqa: E402
 from trainer.sampler import Transformers  # noqa: E402
 
 MARGIN = 0.2
@@ -128,6 +128,26 @@ def test_no_signal_stops(cold, tok, tmp_path):
 def test_rate():
     assert [train.rate(s, 10, 1.0, 2) for s in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
     assert train.rate(10, 10, 1.0, 0, "cosine") == pytest.approx(0.1)
+
+
+def test_the_loss_does_not_depend_on_the_cutting(tok):
+    """Rows of different lengths in one micro-batch, in two, and plain torch: a prompt's first token is predicted by none."""
+    made = build(world.recipe(Path()).model, tok, 0, 1024)
+    scorer = Scorer(made)
+
+    class Plain:
+        most, total, score = staticmethod(float), staticmethod(float), staticmethod(scorer)
+        backward = staticmethod(lambda loss, last: None)
+
+    pairs = [([5, 6, 7, 8, 9, 10, 11, 12], [13, 14]), ([20, 21, 22], [23])]
+    want = 0.0
+    with torch.no_grad():
+        for p, a in pairs:
+            ids = torch.tensor([p + a])
+            scores = grpo.logprobs(made(ids).logits[0, :-1], ids[0, 1:])
+            want -= float(0.5 * scores[:len(p) - 1].sum() + scores[len(p) - 1:].sum())
+    got = [train._supervise(Plain(), pairs, micro, 0.5, 1.0, tok.pad_token_id, None) for micro in (1, 2)]
+    assert got == pytest.approx([want, want], abs=1e-4)
 
 
 def tuned(cold: Path, tok: Any, out: Path, look: Any = None) -> dict[str, float]:
