@@ -12,6 +12,8 @@ child has a short way for one-token questions (fastlane.py); a server that turns
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +32,7 @@ from firewall.guards.fastlane import PATH
 SLACK = 4
 TOO_LONG = ("context length", "max_model_len", "maximum model length", "too long", "longer than",
             "max_tokens must be at least 1")        # vLLM's words when the prompt fills the context to the last token
-REST = 2.0              # seconds a server that refused is left alone
+REST = 2.0              # seconds a server that refused is left alone, and between tries while none answers
 LARGEST = 4 << 20       # bytes of an answer
 ABSENT = (404, 405, 501)        # statuses of a server without the short way
 
@@ -82,13 +84,30 @@ class Endpoints:
         self.model, self.context, self.deadline, self.extended = model, context, deadline, extended
         self._timeout = _within(deadline)
         self.priority, self.lane, self._key, self._problem = priority, lane, key, "not connected yet"
+        self._again: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Asks every server for its models. One that answers is enough; a model nobody serves is a mistake."""
+        """Asks every server for its models. One that answers is enough; a model nobody serves is a mistake. Where none
+        answers they are asked until one does: who is not ready gets no traffic that could find out."""
         problems = [p for e in self.endpoints if (p := await self._meet(e))]
         self._problem = "; ".join(problems) if len(problems) == len(self.endpoints) else ""
+        if self._problem and self._again is None:
+            self._again = asyncio.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        await asyncio.sleep(REST)
+        while self._problem:
+            try:
+                await self.start()
+            except Mistakes as e:
+                self._problem = "; ".join(e.lines)
+            await asyncio.sleep(REST)
+        self._again = None
 
     async def close(self) -> None:
+        if self._again:
+            self._again.cancel()
+            self._again = None
         for e in self.endpoints:
             if e.session:
                 await e.session.close()
@@ -117,7 +136,8 @@ class Endpoints:
 
     async def _ask(self, path: str, affinity: str, body: Callable[[], dict[str, Any]]) -> tuple[int, Any]:
         if self._problem:
-            await self.start()
+            with contextlib.suppress(Mistakes):         # it serves another model now
+                await self.start()
             if self._problem:
                 raise GuardDown("guard_unreachable", self.ready())
         endpoint = self.choose(affinity)
@@ -176,7 +196,8 @@ class Endpoints:
             return f"{endpoint.shown} does not list its models (status {status})"
         self.model = self.model or next(iter(served))
         if self.model not in served:
-            raise Mistakes([f"guard.model: {endpoint.shown} serves {', '.join(sorted(served))}, not {self.model!r}"])
+            names = ", ".join(sorted(map(str, served)))
+            raise Mistakes([f"guard.model: {endpoint.shown} serves {names}, not {self.model!r}"])
         length = served[self.model].get("max_model_len")
         if isinstance(length, int) and length > 0:
             self.context = min(self.context or length, length)

@@ -6,6 +6,7 @@ and a guard that fails becomes a decision in `verdict.decide` alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from firewall import config as settings
@@ -85,6 +86,12 @@ class House:
     def gauge(self) -> None:
         """Sets this worker's gauges: each says it for itself, for another one may answer the scrape."""
         metrics.state(not self.ready(), bool(self.source.stale), self.source.reloads)
+
+    def mend(self) -> None:
+        """Tries again what keeps us from being ready: no traffic would find out, for who is not ready gets none."""
+        if self.records.broken:
+            with contextlib.suppress(FirewallError):
+                self.records.check()
 
     async def judge(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
         """One question on the request side."""

@@ -73,6 +73,7 @@ class Firewall:
     @property
     def url(self) -> str:
         host, _ = address(self.config.server.listen)
+        host = f"[{host}]" if ":" in host else host
         return f"http{'s' if self.config.server.certificate else ''}://{host}:{self.server.port}"
 
     async def __aenter__(self) -> Firewall:
@@ -152,6 +153,8 @@ class Firewall:
             seen[at] = max(0.0, time.perf_counter() - began - 0.25)
             at = (at + 1) % len(seen)
             metrics.LAG.set(max(seen))
+            if at % 4 == 0:
+                self.house.mend()
             self.house.gauge()
             self.pressure.look()
 

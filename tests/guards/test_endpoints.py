@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from firewall.errors import GuardDown, Mistakes
+from firewall.guards import endpoints
 from firewall.guards.endpoints import SLACK, Endpoints, reply
 from firewall.guards.engine import Ask
 from firewall.guards.remote import RemoteGuard
@@ -165,6 +166,37 @@ async def test_least_loaded_with_affinity_and_failover() -> None:
         await asyncio.gather(*(engine.complete(Ask("x", 1, affinity=str(i))) for i in range(20)))
         assert one.bodies and two.bodies
         await engine.close()
+
+
+async def test_a_server_that_comes_up_later_is_found_without_a_question(monkeypatch: pytest.MonkeyPatch,
+                                                                        tmp_path: Path) -> None:
+    """A firewall that is not ready gets no traffic from its load balancer, so it has to look for itself."""
+    monkeypatch.setattr(endpoints, "REST", 0.02)
+    engine = Endpoints([f"unix:{tmp_path}/s"], "m")
+    await engine.start()
+    assert "Client" in engine.ready()
+
+    async def until(word: str) -> None:
+        async with asyncio.timeout(5):
+            while word not in engine.ready() if word else engine.ready():
+                await asyncio.sleep(0.01)
+    for model, word in (("another", "serves another, not 'm'"), ("m", "")):
+        runner = web.ServerRunner(web.Server(Server(model)))
+        await runner.setup()
+        await web.UnixSite(runner, str(tmp_path / "s")).start()
+        await until(word)
+        if word:
+            with pytest.raises(GuardDown, match="serves another"):
+                await engine.complete(Ask("x", 1))
+        await runner.cleanup()
+    await asyncio.sleep(0.05)
+    assert engine._again is None
+    await engine.close()
+    await engine.start()            # down again, and closed: nobody goes on looking
+    assert (task := engine._again) is not None
+    await engine.close()
+    await asyncio.sleep(0)
+    assert task.cancelled()
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:

@@ -346,6 +346,20 @@ async def test_l13_records_that_could_not_be_written_are_owed(story):
         audited(s, "passed", "passed", "passed", "failed", "failed", "failed")
 
 
+async def test_l13_a_disk_with_room_again_is_found_without_a_request(story):
+    """A firewall that is not ready gets no traffic from its load balancer, so it has to look for itself."""
+    async with story([whole(chat("x"))]) as s:
+        house = s.firewall.house
+        with open("/dev/full", "wb", buffering=0) as full:
+            good, house.records.file = house.records.file, full
+            assert status(await raw(s, post(asks()))) == 200 and "records: " in house.ready()
+            house.records.file = good
+        async with asyncio.timeout(5):
+            while house.ready():
+                await asyncio.sleep(0.05)
+        audited(s, "passed")
+
+
 @pytest.mark.parametrize(("more", "says"), [
     ('[server]\ncertificate="no.pem"\nprivate-key="no.key"\n', "no.pem"), ('[guard]\nkind="embeded"\n', "embedded"),
     ('[limits]\nbody=-1\n', "negative"), ('[limit]\nx=1\n', "limits"), ('[upstream]\nurl="ftp://x"\n', "http"),
