@@ -6,6 +6,7 @@ supervisor before this module is imported).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Mapping
@@ -75,8 +76,10 @@ def state(ready: bool, stale: bool, reloads: Mapping[str, int]) -> None:
 
 def page() -> bytes:
     """The exposition text, merged over workers where there are several."""
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
-        return generate_latest(registry)
+        with open(os.path.join(folder, "lock"), "a") as lock:       # the supervisor may be adding up ended workers' files
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            return generate_latest(registry)
     return generate_latest(REGISTRY)

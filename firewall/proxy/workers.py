@@ -9,17 +9,21 @@ takes its workers along.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import multiprocessing
 import os
 import shutil
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from firewall.config import Config, address
 from firewall.errors import FirewallError, Mistakes
@@ -111,6 +115,7 @@ class Supervisor:
                         self._end([process], signal.SIGUSR1)
                     else:
                         self.old.remove(process)            # the new one could not serve: the old one stays
+                        self.old.append(self.workers[number])
                         self.workers[number] = process
                 continue
             for number, process in list(self.workers.items()):
@@ -162,21 +167,51 @@ class Supervisor:
                 os.kill(process.pid, how)
 
     def _forget(self, process: BaseProcess) -> None:
-        """A worker that ended has no gauges any more."""
+        """A worker that ended has no gauges any more, and its counts join those of the workers that ended before it: else
+        every rolling restart would leave files that each scrape reads."""
         if process.pid:
             from prometheus_client import multiprocess  # here: it reads the folder's name when it is imported
 
             self.told.discard(process.pid)
             multiprocess.mark_process_dead(process.pid)
+            with contextlib.suppress(OSError):
+                _bury(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), process.pid)
 
     def _roll(self, *_: object) -> None:
         self.rolling = True
+
+
+def _bury(folder: Path, pid: int) -> None:
+    """Adds the counters and histograms of one worker to `counter_ended.db` and `histogram_ended.db`. The lock keeps a scrape
+    from seeing both or neither (`metrics.page`)."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    with open(folder / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for kind in ("counter", "histogram"):
+            own, ended = folder / f"{kind}_{pid}.db", folder / f"{kind}_ended.db"
+            try:
+                counts = list(MmapedDict.read_all_values_from_file(own))
+            except FileNotFoundError:
+                continue
+            except (RuntimeError, ValueError, struct.error):        # cut short by its death: no scrape can read it either
+                counts = []
+            if counts and not ended.exists():
+                own.rename(ended)
+                continue
+            sums = MmapedDict(ended)
+            for key, value, *_ in counts:
+                sums.write_value(key, sums.read_value(key)[0] + value, 0.0)
+            sums.close()
+            own.unlink()
 
 
 def _listener(host: str, port: int, shared: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)     # as an event loop does that opens its own
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from firewall.config import Config
 from firewall.errors import Mistakes
 from firewall.proxy import workers
+from firewall.proxy.serve import Firewall
 
 
 def config(port: int = 0, count: int = 3) -> Config:
@@ -44,3 +49,46 @@ def test_workers_share_one_salt() -> None:
     assert len(supervisor.salt) == 16
     for sock in supervisor.sockets:
         sock.close()
+
+
+def test_counts_of_ended_workers_are_kept_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rolling restarts end workers for as long as the firewall runs: their files must not pile up, nor a count be lost."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    supervisor = workers.Supervisor(config(count=1))
+
+    def merged() -> dict[tuple[str, str], float]:
+        found = MultiProcessCollector(None, str(tmp_path)).collect()
+        return {(s.name, "".join(s.labels.values())): s.value for m in found for s in m.samples}
+
+    for pid in range(1, 6):
+        for kind, names in (("counter", ("c_total",)), ("histogram", ("h_bucket", "h_sum")), ("gauge_livesum", ("g",))):
+            file = MmapedDict(str(tmp_path / f"{kind}_{pid}.db"))
+            for name in names:
+                for label in ("a", str(pid)):
+                    labels = ("k", "le") if name == "h_bucket" else ("k",)
+                    file.write_value(mmap_key(name.partition("_")[0], name, labels, (label, "1.0"), "help"), pid, 0.0)
+            file.close()
+    before = merged()
+    assert before["c_total", "a"] == 15 == before["h_sum", "a"] and before["c_total", "3"] == 3
+    (tmp_path / "counter_5.db").write_bytes(b"\xff\xff\xff\x7f")        # it died as it wrote
+    for pid in range(1, 6):
+        supervisor._forget(SimpleNamespace(pid=pid))            # type: ignore[arg-type]
+    assert len(list(tmp_path.glob("*.db"))) == 2
+    after = merged()
+    assert after["c_total", "a"] == 10 and after["c_total", "3"] == 3
+    assert {k: v for k, v in after.items() if k[0][0] == "h"} == {k: v for k, v in before.items() if k[0][0] == "h"}
+    supervisor.sockets[0].close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+async def test_a_v6_address_is_v6_only_and_its_url_has_brackets(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("- a rule\n")
+    base = config()
+    base = replace(base, server=replace(base.server, listen="[::1]:0", workers=1),
+                   guard=replace(base.guard, kind="scripted"), records=replace(base.records, file="/dev/null"),
+                   policies=replace(base.policies, folder=str(tmp_path)))
+    async with Firewall(base) as firewall:
+        assert firewall.url == f"http://[::1]:{firewall.server.port}"
+    sock = workers._listener("::", 0)
+    assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    sock.close()
