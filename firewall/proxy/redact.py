@@ -31,12 +31,13 @@ NO_QUOTES: Mapping[int, str] = {}
 class Redaction:
     """The places of one answer that were redacted so far, by channel."""
 
-    __slots__ = ("_known", "gate", "quotes", "spans", "transcript")
+    __slots__ = ("_known", "_read", "gate", "quotes", "spans", "transcript")
 
     def __init__(self, gate: Gate, transcript: Transcript) -> None:
         self.gate, self.transcript = gate, transcript
         self.spans: dict[str, list[Place]] = {}
         self.quotes: dict[str, dict[int, str]] = {}     # start of a place that was no string -> what encloses the mask
+        self._read: dict[str, list[int]] = {}       # how far channels were read as JSON
         self._known: set[Span] = set()      # what guards found of it: every verdict repeats those before
 
     def apply(self, found: Iterable[Span], unsure: Iterable[tuple[str, int]], reader: Reader) -> bool:
@@ -108,7 +109,8 @@ class Redaction:
             old = self.spans.get(name, ())
             row: list[Place] = []
             join(row, sorted([place for place in places if not covered(old, place)]))
-            if (spots := sound(self.transcript.words(name), row) if row else []) is None:
+            read = self._read.setdefault(name, [0, 0])
+            if (spots := sound(self.transcript.words(name), row, read=read) if row else []) is None:
                 return None
             if new := [spot for spot in spots if not covered(old, spot[:2])]:
                 join(out.setdefault(name, []), [spot[:2] for spot in new])

@@ -81,7 +81,7 @@ def origins(text: str, hidden: str, hits: list[tuple[int, int]], rounds: int = 2
     return out
 
 
-def sound(text: str, hits: Sequence[tuple[int, int]], rounds: int = 2) -> list[Spot] | None:
+def sound(text: str, hits: Sequence[tuple[int, int]], rounds: int = 2, read: list[int] | None = None) -> list[Spot] | None:
     """What to cut out of a text for its hits, so that JSON stays JSON, in a string of JSON too.
 
     Of strings, characters: an escape of which a hit has a part stays (its letters are no letters; what it stands for is
@@ -92,13 +92,18 @@ def sound(text: str, hits: Sequence[tuple[int, int]], rounds: int = 2) -> list[S
         text: all of it, or what came so far.
         hits: sorted and apart.
         rounds: how deep JSON is looked for in strings.
+        read: of a text that grows, `[0, 0]` at first: how far it was read (and how deep that is), kept here, so that many
+            questions do not each read all of it.
     """
     if not _opens(text):
         return [Spot(start, end, "", i) for i, (start, end) in enumerate(hits)]
     out: list[Spot] = []
     known: set[int] = set()     # hits that have something
-    at = depth = n = 0
+    at, depth = read if read and hits and read[0] <= hits[0][0] else (0, 0)
+    n = 0
     while n < len(hits) and (step := _STEP.match(text, at)) is not None:
+        if read:
+            read[:] = at, depth
         opens, closes, string, ended, scalar = step.groups()
         if (closes or string is not None or scalar) and not depth:      # the document ended before
             break

@@ -170,6 +170,17 @@ def test_json_stays_json_wherever_it_is_hit(value: Any, hits: list[tuple[int, in
     assert out is None or orjson.loads(out)
 
 
+@given(JSON, st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), min_size=1, max_size=6), st.integers(0, 60))
+def test_a_text_that_grows_is_cut_the_same(value: Any, hits: list[tuple[int, int]], more: int) -> None:
+    """With what was read of it before, or without."""
+    text = escaped(orjson.dumps({"v": value, "w": ["zebra", 4111]}).decode())
+    read = [0, 0]
+    for start, size in hits:
+        hit = [(start, start + size)]
+        so_far = text[:start + size + more]
+        assert sound(so_far, hit, read=read) == sound(so_far, hit)
+
+
 def test_json_stays_json_in_a_request() -> None:
     """A hit that begins in an escape, and one on a number: what is forwarded can be read."""
     asked = WIRES["openai-chat"].ask(called('{"text":"Hello\\nbob@x.org","n":4111}'))
