@@ -187,7 +187,7 @@ async def measured(args: argparse.Namespace, shown: Shown) -> list[dict[str, Any
         raise BadRows("replay: give --policies DIR, the edited policies")
     rows, then, lost = replay.past(args.record, args.captured)
     async with choice.alone() as way:
-        with shown.bar("replay", len(rows) * 2 - len(then)) as step:
+        with shown.bar("replay", len(rows) * (1 if then else 2)) as step:
             found = await replay.what_if(way, rows, then, args.policies, args.before, step)
     return [{"kind": "replay", **found, "without_content": lost, "meta": meta(args.guard)}]
 

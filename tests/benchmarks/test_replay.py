@@ -7,7 +7,10 @@ import pytest
 
 from benchmarks import replay
 from benchmarks.alone import Direct
+from benchmarks.door import Door
+from benchmarks.judged import Judged
 from benchmarks.rows import BadRows
+from benchmarks.upstream import chat
 from tests.benchmarks.conftest import Words
 
 CAPTURED = [{"id": f"req_{k}", "task": "prompt", "label": "safe", "messages": [{"role": "user", "content": text}]}
@@ -48,6 +51,46 @@ async def test_a_captured_set_is_judged_before_and_after(words: Words, tmp_path:
     async with Direct(f"webhook:{words.url}") as way:
         found = await replay.what_if(way, rows, then, after, before)
     assert found["rows"] == 3 and {c["id"] for c in found["exchanges"]} >= {"req_0", "req_2"}
+
+
+TALKS = [("A KUMQUAT, please.", "Here it is."), ("A fruit, please.", "Have a KUMQUAT."), ("A pear.", "A fig.")]
+
+
+@pytest.mark.parametrize("task", ["prompt", "response"])
+async def test_unedited_policies_change_nothing(words: Words, tmp_path: Path, task: str) -> None:
+    """A record covers request and answer; what the captured rows do not hold is counted, not guessed."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "fruit.md").write_text("---\nid: fruit\naction: flag\n---\n## Violates\n- `fruit/1` Names the fruit.\n")
+    captured = []
+    async with Door(f"webhook:{words.url}", folder) as door:
+        lane = door.lanes[0]
+        for n, (asked, answer) in enumerate(TALKS):
+            door.upstream.scripts[f"m{n}"] = chat(answer)
+            talk = [{"role": "user", "content": asked}]
+            got = await lane.client.post("/v1/chat/completions", {"model": f"m{n}", "messages": talk})
+            held = [*talk, {"role": "assistant", "content": answer}] if task == "response" else talk
+            captured.append({"id": got.headers["x-request-id"], "task": task, "label": "safe", "messages": held})
+        records = list((await lane.records({c["id"] for c in captured})).values())
+    rows, then, lost = replay.past(lines(tmp_path / "r.jsonl", records), lines(tmp_path / "c.jsonl", captured))
+    assert lost == 0
+    async with Direct(f"webhook:{words.url}") as way:
+        found = await replay.what_if(way, rows, then, folder)
+        assert (found["rows"], found["changed"], found["not_compared"]) == (3, 0, 3 if task == "prompt" else 0)
+        (folder / "fruit.md").write_text("---\nid: fruit\n---\n## Violates\n- `fruit/1` Names the fruit.\n")
+        edited = await replay.what_if(way, rows, then, folder)
+    assert edited["kinds"] == {"flag -> block": 2 if task == "response" else 1}
+    assert ("could not be compared" in replay.grid(found).note) == (task == "prompt")
+
+
+def test_what_a_record_says_of_a_side() -> None:
+    record = {"decision": "flag", "input": "allow", "output": "flag", "rules": ["fruit/1"], "release": "watch"}
+    assert replay.decided(record, "input") == replay.Past("allow")
+    past = replay.decided(record, "output")
+    assert past == replay.Past("flag", ("fruit/1",), monitored=True)
+    assert past.under(Judged(replay.row(CAPTURED[0]), "block", rules=("fruit/1",))) == ("flag", ("fruit/1",))
+    assert replay.decided(record | {"errors": ["guard_timeout"]}, "output") is None
+    assert replay.decided({"decision": "block", "input": "block", "output": "unjudged"}, "output") is None
 
 
 def test_records_alone_hold_no_content(tmp_path: Path) -> None:
