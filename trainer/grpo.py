@@ -14,6 +14,7 @@ against hand-computed values and against TRL's trainer on the same tensors (test
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -94,20 +95,15 @@ def _positive(value: Tensor | float) -> Tensor | float:
     return value.clamp(min=1) if isinstance(value, Tensor) else max(value, 1.0)
 
 
-def verdict_mask(answer: Tensor, mask: Tensor, close: tuple[int, ...]) -> Tensor:
-    """Keeps only the tokens after the first occurrence of `close` (the ids of `</think>`), the verdict.
+def verdict_mask(mask: Tensor, ends: Sequence[int]) -> Tensor:
+    """Keeps only the tokens behind the thought, the verdict.
 
     An answer that never closes its thought keeps all its tokens: it is the format that must change there.
 
     Args:
-        answer: (N, A) ids. mask: (N, A).
+        mask: (N, A). ends: for each answer, how many tokens its thought has; 0 where it is never closed.
     """
     kept = mask.clone()
-    k = len(close)
-    for row in range(answer.shape[0]):
-        ids = answer[row].tolist()
-        for i in range(len(ids) - k + 1):
-            if tuple(ids[i:i + k]) == close and bool(mask[row, i]):
-                kept[row, :i + k] = 0
-                break
+    for row, end in enumerate(ends):
+        kept[row, :end] = 0
     return kept

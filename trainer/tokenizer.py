@@ -10,7 +10,8 @@ and the instructions hold line ends.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def answer_text(tokenizer: Any, ids: Iterable[int]) -> str:
         if token:
             text = text.removesuffix(token)
     return text if text.lstrip().startswith(OPEN) else OPEN + text
+
+
+def thought(tokenizer: Any, ids: Sequence[int]) -> int:
+    """How many of an answer's tokens belong to its thought, up to the one that closes it; 0 where it is never closed.
+
+    Read in the text: a tokenizer that joins punctuation and line ends (Qwen2's) never makes the ids of a lone `</think>`.
+    """
+    end = bisect_left(range(len(ids) + 1), True, key=lambda n: CLOSE in tokenizer.decode(list(ids[:n])))
+    return end if end <= len(ids) else 0
 
 
 def check(tokenizer: Any, name: str = "tokenizer") -> None:

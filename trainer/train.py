@@ -38,6 +38,7 @@ from trainer.sampler import Draw, Sampler, Transformers, Vllm, padded
 MEMORY = "Make sft.micro or grpo.micro smaller, raise engine.zero, or set model.checkpointing or engine.offload."
 Look = Callable[[Learner, int], dict[str, float]]
 Lesson = Callable[[Example, str], tuple[Sequence[Segment], str]]
+End = Callable[[Sequence[int]], int]        # an answer's ids -> how many of them are its thought
 
 
 def rate(step: int, steps: int, peak: float, warmup: int, schedule: str = "constant") -> float:
@@ -196,17 +197,17 @@ def rollout(recipe: Recipe, sampler: Sampler, tokenizer: Any, examples: Sequence
     return out
 
 
-def collate(episodes: Sequence[Episode], advantages: Tensor, group: int, pad: int, close: tuple[int, ...] = (),
+def collate(episodes: Sequence[Episode], advantages: Tensor, group: int, pad: int, end: End | None = None,
             weight: float = 1.0) -> Batch:
-    """Episodes of whole groups -> tensors. `close` turns the verdict mask on."""
+    """Episodes of whole groups -> tensors. `end` tells where a thought ends, and turns the verdict mask on."""
     prompt, prompt_mask = padded([e.prompt for e in episodes[::group]], pad, left=True)
     answer, answer_mask = padded([e.answer for e in episodes], pad, left=False)
     scores = torch.zeros(answer.shape)
     for i, e in enumerate(episodes):
         scores[i, :len(e.logprobs)] = torch.tensor(e.logprobs)
     heavy = answer_mask.float() * weight
-    if close:
-        heavy = loss.verdict_mask(answer, heavy, close)
+    if end:
+        heavy = loss.verdict_mask(heavy, [end(e.answer) for e in episodes])
     return Batch(prompt, prompt_mask, answer, answer_mask, heavy, scores, advantages)
 
 
@@ -221,7 +222,7 @@ def scored(learner: Learner, b: Batch, temperature: float, share: bool) -> tuple
 
 
 def learn(recipe: Recipe, learner: Learner, episodes: Sequence[Episode], step: int, lr: float, pad: int,
-          close: tuple[int, ...] = (), reference: Any = None) -> dict[str, float]:
+          end: End | None = None, reference: Any = None) -> dict[str, float]:
     """One or more optimiser steps on one process's episodes. Groups without signal are counted, not computed.
 
     Raises:
@@ -231,8 +232,8 @@ def learn(recipe: Recipe, learner: Learner, episodes: Sequence[Episode], step: i
     rewards = torch.tensor([e.reward for e in episodes])
     gains = loss.advantages(rewards, o.group, o.scale)
     telling = loss.informative(rewards, o.group).tolist()
-    close = close if o.verdict_mask else ()
-    whole = collate(episodes, gains, o.group, pad, close)
+    end = end if o.verdict_mask else None
+    whole = collate(episodes, gains, o.group, pad, end)
     tokens, answers = learner.total(whole.loss_mask.sum()), learner.total(len(episodes))
     chosen = [i for i, t in enumerate(telling) if t or o.kl] or [0]
     chosen.sort(key=lambda i: len(episodes[i * o.group].prompt), reverse=True)
@@ -242,7 +243,7 @@ def learn(recipe: Recipe, learner: Learner, episodes: Sequence[Episode], step: i
     made = []
     for i, part in enumerate(parts):
         index = [g * o.group + k for g in part for k in range(o.group)]
-        b = collate([episodes[j] for j in index], gains[index], o.group, pad, close,
+        b = collate([episodes[j] for j in index], gains[index], o.group, pad, end,
                     1.0 if i < math.ceil(len(chosen) / o.micro) else 0.0)
         made.append(replace(b, **{f: getattr(b, f).to(learner.device) for f in Batch.__slots__}))
     tolerance = o.tolerance or (1e-3 if recipe.model.dtype == "float32" else 0.35)
@@ -296,7 +297,7 @@ def grpo(recipe: Recipe, learner: Learner, tokenizer: Any, sampler: Sampler, exa
     """
     o, mine = recipe.grpo, recipe.grpo.prompts // max(1, learner.world)
     steps = o.steps or max(1, round(o.epochs * len(examples) / o.prompts))
-    pad, close = tokenizer.pad_token_id, tuple(tokenizer.encode(words.CLOSE, add_special_tokens=False))
+    pad, end = tokenizer.pad_token_id, partial(words.thought, tokenizer)
     reference = copy.deepcopy(learner.engine.module).eval() if o.kl else None
     kept = Checkpoints(out / "grpo", recipe.engine.keep)
     state = kept.resume(learner) or {"step": 0, "cursor": 0, "still": 0}
@@ -327,7 +328,7 @@ def grpo(recipe: Recipe, learner: Learner, tokenizer: Any, sampler: Sampler, exa
                 lr = rate(step, steps, o.lr, o.warmup)
                 says = {"loss": 0.0, "norm": 0.0, "clipped": 0.0, "kl": 0.0}
                 if signal or o.kl:
-                    says = learn(recipe, learner, episodes, step, lr, pad, close, reference)
+                    says = learn(recipe, learner, episodes, step, lr, pad, end, reference)
                 still = 0 if signal else still + 1
                 if still >= o.patience:
                     raise Halt(f"{still} steps in a row without signal: every group's answers earn the same reward",

@@ -83,8 +83,8 @@ def test_parts_add_up_to_the_whole(mean):
 
 
 def test_verdict_mask_keeps_what_follows_the_thought():
-    answer, mask = torch.tensor([[5, 9, 8, 3, 0], [5, 6, 7, 8, 9]]), torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1.0]])
-    assert grpo.verdict_mask(answer, mask, (9, 8)).tolist() == [[0, 0, 0, 1, 0], [1, 1, 1, 1, 1]]
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1.0]])
+    assert grpo.verdict_mask(mask, [3, 0]).tolist() == [[0, 0, 0, 1, 0], [1, 1, 1, 1, 1]]
 
 
 @pytest.mark.parametrize(("theirs", "mean"), [("bnpo", "token"), ("grpo", "sequence"), ("dr_grpo", "drgrpo")])

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.ml, pytest.mark.filterwarnings("ignore")]
 from firewall.case import Case, Message, Said  # noqa: E402
 from firewall.errors import Mistakes  # noqa: E402
 from firewall.guards.tokens import Tokens  # noqa: E402
-from firewall.template import TASK, Segment, render  # noqa: E402
+from firewall.template import TASK, Segment, render, target  # noqa: E402
 from firewall.verdict import CLOSE, OPEN  # noqa: E402
 from tests.trainer import world  # noqa: E402
 from trainer import tokenizer as words  # noqa: E402
@@ -92,3 +92,32 @@ def test_a_tokenizer_without_the_tags_is_refused(tok, tmp_path):
     with pytest.raises(Mistakes) as e:
         words.load(tmp_path)
     assert len(e.value.lines) >= 3 and "im_end" in str(e.value) and str(tmp_path) in str(e.value)
+
+
+def qwens() -> object:
+    """A tokenizer with Qwen2's own pre-tokenizer, whose punctuation takes the line ends behind it along."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    split = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+             r"\s+(?!\S)|\s+")
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(split), "isolated"),
+                                                  pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.decoder = decoders.ByteLevel()
+    made.train_from_iterator([target(f"This is about rule {i}.", (f"a/{i}",)) for i in range(50)] * 3,
+                             trainers.BpeTrainer(vocab_size=600, special_tokens=["<|endoftext|>", "<|im_end|>"],
+                                                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                                 show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<|endoftext|>", eos_token="<|im_end|>")
+
+
+@pytest.mark.parametrize("kind", ["ours", "qwens"])
+def test_where_a_thought_ends(tok, kind):
+    """Our tag is one token; Qwen's last piece of it also holds the line ends."""
+    tokenizer = tok if kind == "ours" else qwens()
+    ids = tokenizer.encode(target("A wéird thought ☂.", ("a/3",)), add_special_tokens=False)
+    end = words.thought(tokenizer, ids)
+    assert CLOSE in tokenizer.decode(ids[:end]) and CLOSE not in tokenizer.decode(ids[:end - 1])
+    assert "\\boxed{unsafe: a/3}" in tokenizer.decode(ids[end:])
+    assert words.thought(tokenizer, ids[:end - 1]) == words.thought(tokenizer, []) == 0
