@@ -10,7 +10,7 @@ from typing import Any
 
 from firewall import __version__
 from firewall.errors import FirewallError, Mistakes
-from firewall.process import open_streams
+from firewall.process import open_streams, refused
 
 TEACH = """
 examples:
@@ -114,16 +114,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return demo(settings(args), args.once)
         if args.command == "explain":
             from firewall.config import explain
-            print(explain(args.key))
+            print(explain(args.key), flush=True)
             return 0
         from firewall import commands
-        return commands.run(args, settings if args.command in ("check", "policies") else None)
+        status = commands.run(args, settings if args.command in ("check", "policies") else None)
+        sys.stdout.flush()          # here a full disk or a closed pipe is an error with exit 2
+        return status
     except Mistakes as e:
         print("firewall:", *e.lines, sep="\n  ", file=sys.stderr)
     except KeyError as e:
         print(f"firewall: {e.args[0]}", file=sys.stderr)
     except FirewallError as e:
         print(f"firewall: {e.detail}", file=sys.stderr)
+    except OSError as e:
+        return refused("firewall", e)
     except KeyboardInterrupt:
         return 130
     return 2

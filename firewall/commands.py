@@ -136,8 +136,10 @@ def show_one(config: Config, id: str) -> int:
 
 def _print(table: Table) -> None:
     """A table as it stands: titles are no markup, and what goes into a pipe or a file is as wide as it is."""
-    terminal = sys.stdout.isatty()
-    Console(markup=False, emoji=False, highlight=False, width=None if terminal else WIDE).print(table)
+    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    with console.capture() as page:
+        console.print(table)
+    print(page.get(), end="")           # rich's own print would end with exit 1 where nobody reads on
 
 
 @dataclass(frozen=True, slots=True)

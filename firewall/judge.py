@@ -41,6 +41,7 @@ from firewall.guards.build import build
 from firewall.guards.guard import Guard
 from firewall.guards.said import said as once
 from firewall.policy import Direction, Policy, PolicySet, load
+from firewall.process import open_streams, refused
 from firewall.verdict import decide
 
 PATIENCE = 600.0        # seconds: a batch waits where a request would not
@@ -139,11 +140,10 @@ class Judge:
 
 
 async def work(judge: Judge, concurrency: int) -> None:
-    """Reads, judges at most `concurrency` at a time, writes."""
+    """Reads, judges at most `concurrency` at a time, writes. Raises OSError at the first line that cannot be written."""
     loop = asyncio.get_running_loop()
     out = sys.stdout.buffer
     slots = asyncio.Semaphore(concurrency)
-    tasks: set[asyncio.Task[None]] = set()
 
     def say(value: dict[str, Any]) -> None:
         out.write(orjson.dumps(value) + b"\n")
@@ -157,14 +157,14 @@ async def work(judge: Judge, concurrency: int) -> None:
 
     say({"ready": True, "guard": judge.guard.name, "fingerprint": judge.guard.fingerprint,
          "policies": judge.policies.digest})
-    while data := await loop.run_in_executor(None, sys.stdin.buffer.readline):
-        if data.strip():
-            await slots.acquire()
-            task = loop.create_task(one(data))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-    if tasks:
-        await asyncio.wait(tasks)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            while data := await loop.run_in_executor(None, sys.stdin.buffer.readline):
+                if data.strip():
+                    await slots.acquire()
+                    tasks.create_task(one(data))
+    except ExceptionGroup as e:
+        raise e.exceptions[0] from None
 
 
 async def run(config: Config, concurrency: int) -> int:
@@ -195,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--policies", metavar="DIR")
     parser.add_argument("--guard", metavar="KIND", help="embedded | vllm | transformers | remote:URL | webhook:URL")
     parser.add_argument("--concurrency", type=_count, metavar="N", default=8, help="cases judged at once (default 8)")
+    open_streams()
     args = parser.parse_args(argv)
     try:
         config = settings.load(args.config, flags={"policies.folder": args.policies, "guard.kind": args.guard})
@@ -203,6 +204,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("firewall.judge:", *e.lines, sep="\n  ", file=sys.stderr)
     except GuardDown as e:
         print(f"firewall.judge: {e.detail}", file=sys.stderr)
+    except OSError as e:
+        return refused("firewall.judge", e)
+    except KeyboardInterrupt:
+        return 130
     return 2
 
 

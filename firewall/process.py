@@ -27,3 +27,18 @@ def open_streams() -> list[int]:
             setattr(sys, name, open(fd, "w" if fd else "r", errors="backslashreplace", closefd=False))
             closed.append(fd)
     return closed
+
+
+def refused(name: str, error: OSError) -> int:
+    """What the system refused, in one line on standard error; exit status 2. Nothing is said where whoever read our output
+    went away (`| head`), and what is left of it goes nowhere: else the interpreter would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        where = f"{error.filename}: " if error.filename else ""
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{name}: {where}{error.strerror or error or type(error).__name__}", file=sys.stderr, flush=True)
+    return 2

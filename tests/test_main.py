@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -73,3 +75,44 @@ def test_closed_standard_streams_hand_their_numbers_to_nobody(tmp_path: Path) ->
     assert done.returncode == 2 and "standard output is closed" in done.stderr and "Traceback" not in done.stderr
     done = shell("$PY -m firewall --guard scripted check - <&-", tmp_path)      # words nobody read are not allowed
     assert done.returncode and not done.stdout
+
+
+def ended(*argv: str, out: str = "", given: str = "", module: str = "firewall") -> tuple[int, str]:
+    """(exit status, standard error) of a command whose output goes into a file, or into a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with open(out, "w") if out else open(writing, "w", closefd=False) as to:
+            done = subprocess.run([sys.executable, "-m", module, *argv, "--guard", "scripted"], input=given, stdout=to,
+                                  stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writing)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("argv", [("check", "hi"), ("policies", "list")])
+def test_what_nobody_reads_and_what_has_no_room_is_exit_2(argv: tuple[str, ...]) -> None:
+    assert ended(*argv) == (2, "")
+    if Path("/dev/full").exists():
+        assert ended(*argv, out="/dev/full") == (2, "firewall: No space left on device\n")
+
+
+def test_the_judge_stops_at_the_first_line_that_nobody_reads() -> None:
+    line = json.dumps({"id": 1, "direction": "input", "messages": [{"role": "user", "content": "hi"}]})
+    assert ended(given=f"{line}\n" * 50, module="firewall.judge") == (2, "")
+    if Path("/dev/full").exists():
+        got = ended(given=f"{line}\n" * 50, module="firewall.judge", out="/dev/full")
+        assert got == (2, "firewall.judge: No space left on device\n")
+
+
+def test_what_the_system_refuses_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    file = tmp_path / "firewall.toml"
+    file.write_text('[server]\nworkers = 2\nlisten = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\n')
+    assert main(["--config", str(file), "--upstream", "http://h", "--guard", "scripted"]) == 2
+    assert capsys.readouterr().err == "firewall: No usable temporary directory found\n"
+    monkeypatch.setattr("shutil.copytree", full)
+    assert main(["init", str(tmp_path / "new")]) == 2

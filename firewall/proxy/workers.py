@@ -27,7 +27,7 @@ from pathlib import Path
 
 from firewall.config import Config, address
 from firewall.errors import FirewallError, Mistakes
-from firewall.process import die_with_parent
+from firewall.process import die_with_parent, refused
 
 FORK = multiprocessing.get_context("fork")
 
@@ -55,6 +55,8 @@ def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None
         print("firewall: cannot serve:", *e.lines, sep="\n  ", file=sys.stderr)
     except FirewallError as e:
         print(f"firewall: cannot serve: {e.detail}", file=sys.stderr)
+    except OSError as e:
+        return refused("firewall: cannot serve", e)
     return 2
 
 
