@@ -28,6 +28,7 @@ from benchmarks import (
     suite,
     tables,
 )
+from benchmarks.load import Broken
 from benchmarks.loaders import READERS
 from benchmarks.meta import meta
 from benchmarks.rows import BadRows
@@ -263,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.html:
             report.write(args.html, results)
         return 0
-    except (BadRows, NotStarted, store.BadResults, ValueError) as e:
+    except (BadRows, Broken, NotStarted, store.BadResults, ValueError) as e:
         print(f"benchmarks: {e}", file=sys.stderr)
     except Mistakes as e:
         print("benchmarks:", *e.lines, sep="\n  ", file=sys.stderr)

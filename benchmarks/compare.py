@@ -48,8 +48,7 @@ def paired(a: dict[str, Any], b: dict[str, Any], seed: int = 0) -> dict[str, Dif
     out = {name: between(lambda i, f=f: f(labels[i], hits[0][i]), lambda i, f=f: f(labels[i], hits[1][i]),
                          len(labels), seed) for name, f in FIGURES.items()}
     if x.get("scores") and y.get("scores"):
-        worst = np.where(labels, -1.0, 2.0)     # of an unreadable row, as in score.py
-        scores = [np.where([c == "e" for c in d["outcomes"]], worst, d["scores"]) for d in (x, y)]
+        scores = [score.worst(labels, [c == "e" for c in d["outcomes"]], d["scores"]) for d in (x, y)]
         out["AUROC"] = between(lambda i: score.auroc(labels[i], scores[0][i]),
                                lambda i: score.auroc(labels[i], scores[1][i]), len(labels), seed)
     return {name: d for name, d in out.items() if d is not None}

@@ -11,11 +11,12 @@ import asyncio
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.flood import flood
+from benchmarks.flood import Flood, flood
 from benchmarks.load import Client
 from benchmarks.rows import HERE, objects
 from benchmarks.score import percentiles
@@ -109,13 +110,14 @@ async def _taken(firewall: Firewall, digest: str) -> None:
 
 
 async def _cost(firewall: Firewall, kind: str, each: int, turns: int) -> Sequence[float | None]:
-    """[CPU us an exchange, p50 ms]."""
+    """[CPU us an exchange, p50 ms]. Raises `Broken` unless every exchange was answered."""
     if kind == "scripted":
-        got = await flood(firewall.port, "/v1/chat/completions", conversation(turns, 0), each, 4, firewall)
+        got = (await flood(firewall.port, "/v1/chat/completions", conversation(turns, 0), each, 4, firewall)).answered()
         return [round(got.each, 1), percentiles(got.ms)["p50"]]
-    client, waits, before = Client(firewall.port), [], firewall.cpu()
+    client, got, before = Client(firewall.port), Flood([], Counter(), 0.0, 0.0), firewall.cpu()
     for k in range(each):
         answer = await client.post("/v1/chat/completions", conversation(turns, k))
-        waits.append(answer.ms)
+        got.ms.append(answer.ms)
+        got.statuses[answer.status] += 1
     client.close()
-    return [round((firewall.cpu() - before) / each * 1e6, 1), percentiles(waits)["p50"]]
+    return [round((firewall.cpu() - before) / each * 1e6, 1), percentiles(got.answered().ms)["p50"]]

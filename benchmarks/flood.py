@@ -38,6 +38,13 @@ class Flood:
         """CPU microseconds an exchange."""
         return self.cpu / max(1, len(self.ms)) * 1e6
 
+    def answered(self) -> Flood:
+        """Itself, where every answer was a 200: the price of a refusal is not that of an exchange. Raises `Broken`."""
+        if set(self.statuses) != {200}:
+            said = ", ".join(f"{n} x {status}" for status, n in sorted(self.statuses.items()))
+            raise Broken(f"not every exchange was answered with 200: {said or 'none was made'}")
+        return self
+
 
 async def flood(port: int, path: str, body: Any, count: int, connections: int, process: Process | None = None) -> Flood:
     """`count` exchanges over `connections` keep-alive connections. Raises `Broken` or OSError when one breaks."""
@@ -162,9 +169,9 @@ async def streams(port: int, count: int, process: Process | None = None, *, seco
 
 
 async def first_token(port: int, count: int) -> list[float]:
-    """Milliseconds to the first byte of a streamed answer, one stream at a time."""
+    """Milliseconds to the first byte of a streamed answer, one stream at a time. Raises `Broken` at another answer."""
     body = {"model": "lab-stream-20-0", "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
-    return (await flood(port, "/v1/chat/completions", body, count, 1)).first
+    return (await flood(port, "/v1/chat/completions", body, count, 1)).answered().first
 
 
 PROMPT = ("Please explain to a new colleague how our harbour café takes orders on a busy Saturday, who greets guests, "

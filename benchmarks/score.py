@@ -44,7 +44,7 @@ def scored(unsafe: Sequence[bool], detected: Sequence[bool], unreadable: Sequenc
     y = np.asarray(unsafe, bool)
     lost = np.asarray(unreadable, bool)
     hit = np.where(lost, ~y, np.asarray(detected, bool))
-    s = None if scores is None else np.where(lost, np.where(y, -1.0, 2.0), np.asarray(scores, float))
+    s = None if scores is None else worst(y, lost, scores)
     n = len(y)
     rng = np.random.default_rng(seed)
     picks = [rng.integers(0, n, n) for _ in range(draws)]
@@ -56,6 +56,12 @@ def scored(unsafe: Sequence[bool], detected: Sequence[bool], unreadable: Sequenc
     for key, g in _CURVE.items():
         out[key] = asdict(Figure(None)) if s is None else _figure(lambda i, g=g: g(y[i], s[i]), n, picks)
     return out
+
+
+def worst(unsafe: Sequence[bool] | np.ndarray, unreadable: Sequence[bool] | np.ndarray,
+          scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Scores, with those of unreadable rows set to the worst: below all where unsafe, above all where safe; shape (n,)."""
+    return np.where(np.asarray(unreadable, bool), np.where(np.asarray(unsafe, bool), -1.0, 2.0), np.asarray(scores, float))
 
 
 def _figure(f: Callable[[np.ndarray], float | None], n: int, picks: list[np.ndarray]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import control
+from benchmarks import control, gate, tables
+from benchmarks.judged import Judged
 from benchmarks.rows import Row
 from tests.benchmarks.conftest import Words
 
@@ -17,7 +18,6 @@ class Blind:
     way = "guard only"
 
     async def ask(self, asked):
-        from benchmarks.judged import Judged
         for row, _ in asked:
             hit = "KUMQUAT" in row.messages[-1][1]
             yield Judged(row, "block" if hit else "allow", 0.9 if hit else 0.1, 1.0)
@@ -27,7 +27,6 @@ class Reader(Blind):
     """Violates only under the row's own rules, whatever their order or id."""
 
     async def ask(self, asked):
-        from benchmarks.judged import Judged
         own = {r.id: r.policy for r in ROWS}
         for row, policies in asked:
             text = " ".join(policies.values())
@@ -49,6 +48,39 @@ async def test_a_reader_is_found_out_too() -> None:
     assert c["right"]["auroc"]["value"] == 1.0 and found["right_minus_wrong"] == 0.5
     assert c["wrong"]["released"] == c["permissive"]["released"] == c["absent"]["released"] == 1.0
     assert c["shuffled"]["flips"] == 0.0 and c["renamed"]["flips"] == 0.0
+
+
+class Broken(Reader):
+    """A reader that has no verdict on innocent rows, or under other policies than the row's own."""
+
+    def __init__(self, others: bool = False) -> None:
+        self.others = others
+
+    async def ask(self, asked):
+        async for j in super().ask(asked):
+            lost = j.row.unsafe and j.decision == "allow" if self.others else not j.row.unsafe
+            yield Judged(j.row, "error", error="timeout") if lost else j
+
+
+async def test_failures_are_no_reading() -> None:
+    found = await control.controls(Broken(), "x", ROWS)
+    right = found["controls"]["right"]
+    assert right["auroc"]["value"] == 0.0 and right["unreadable"] == 6 and found["unreadable"] == 7 * 6
+    assert right["flips"] == 0.5 and right["moved"] == 0.5 and right["released"] == 0.0
+    assert "right_minus_wrong" not in found
+    wrong = (await control.controls(Broken(others=True), "x", ROWS))["controls"]["wrong"]
+    assert wrong["unreadable"] == 6 and wrong["released"] == 0.0 and wrong["flips"] == 0.5
+    assert "without a readable verdict: 42" in tables.controls([found]).note
+    assert not gate.check([{"kind": "controls", **found}], [b for b in gate.bars() if b["figure"] == "unreadable"
+                                                            and b["kind"] == "controls"])[1]
+
+
+def test_failures_are_the_worst_rank_in_every_part_of_the_crossed_set() -> None:
+    rows = control.crossed()
+    whole = [Judged(r, "block" if r.unsafe else "allow", 0.9 if r.unsafe else 0.1) for r in rows]
+    assert control.per_scenario(rows, whole) == 1.0 == min(control.per_rule(rows, whole).values())
+    lost = [j if j.row.unsafe else Judged(j.row, "error", error="timeout") for j in whole]
+    assert control.per_scenario(rows, lost) == 0.0 == max(control.per_rule(rows, lost).values())
 
 
 async def test_controls_reach_a_real_guard(words: Words) -> None:
