@@ -154,6 +154,9 @@ class App:
         self.relays.add(relay)
         try:
             await relay.done
+            if exchange.ending == "passed" and not reply.writable:      # written to its end, but not taken
+                exchange.ending = "gone"
+                exchange.ending = "passed" if await reply.taken() else "gone"
         except asyncio.CancelledError:
             relay.gone() if reply.gone else relay.broke(SHUTTING)
         finally:

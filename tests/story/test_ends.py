@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +15,8 @@ import pytest
 from firewall.guards.scripted import ScriptedGuard
 from firewall.proxy.headers import MASK
 from firewall.verdict import Verdict
-from tests.story.oracles import CHAT, MESSAGES, audited, body_of, leaks, post, raw, status
-from tests.story.upstream import END, HEAD, chat_events, chunk, delta, event, message_events, stream
+from tests.story.oracles import CHAT, MESSAGES, audited, body_of, clean, leaks, post, raw, settled, status
+from tests.story.upstream import END, HEAD, chat, chat_events, chunk, delta, event, message_events, stream, whole
 
 STREAM = {"model": "m", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
 DONE = b"data: [DONE]\n\n"
@@ -220,3 +222,26 @@ async def test_inputs_are_bounded_and_give_way(story):
             await asyncio.sleep(0.001)
             worst = max(worst, time.perf_counter() - began)
         assert len(json.loads(body_of(task.result()))["results"]) == 1024 and worst < 0.5
+
+
+# the client
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_an_answer_that_its_client_does_not_take_did_not_pass(story, takes):
+    """Upstream ended long ago and all was written, to a client that took the rest, or was cut by the stall rule."""
+    async with story([whole(chat("x" * 9_000_000))]) as s, clean(s):
+        s.firewall.server.limits = replace(s.firewall.server.limits, write_stall=0.4, tick=0.05)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", s.firewall.server.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+        writer.write(post({**STREAM, "stream": False}, close=False))
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert not s.records()                      # nobody knows yet
+        if takes:
+            await reader.readexactly(9_000_000)
+        await settled(s, 1)
+        audited(s, "passed" if takes else "gone")
+        writer.transport.abort()

@@ -17,13 +17,14 @@ last, and what is pipelined behind it is read and dropped (RFC 9112 9.3.2: the c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ...errors import FirewallError
 from . import kernel
 from .reply import CLOSE, KEEP, Reply, status_line
-from .request import Reader, Request
+from .request import Reader, Request, incomplete
 
 if TYPE_CHECKING:
     from .server import Server
@@ -41,7 +42,8 @@ class Connection(asyncio.Protocol):
     """Glue between a transport, `request.Reader`, the app and `Reply`."""
 
     __slots__ = ("_advancing", "_dropped", "_fresh", "_held", "_out", "_queued", "_request", "_since", "_taken",
-                 "deadline", "keep", "paused", "reader", "reading", "reply", "server", "stall", "state", "transport")
+                 "deadline", "keep", "paused", "reader", "reading", "reply", "server", "stall", "state", "transport",
+                 "untaken")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -51,6 +53,7 @@ class Connection(asyncio.Protocol):
         self.paused = False               # the transport is above its high-water mark
         self.reading = True
         self.reply: Reply | None = None
+        self.untaken: Callable[[bool], object] = bool  # told whether the client took what an ended reply left here
         self._request: Request | None = None
         self._out: list[bytes] = []
         self._queued = 0                  # bytes in _out
@@ -103,6 +106,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state, self.deadline = "closed", NEVER
+        self.untaken(False)
         self._lost()
         self.server.left(self)
 
@@ -112,6 +116,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
+        self.untaken(True)
         reply = self.reply
         if reply is None:  # the next request waited for its turn to be answered
             if self.state == "head":
@@ -392,8 +397,3 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             self.transport.abort()
-
-
-def incomplete() -> FirewallError:
-    """The client left inside its body."""
-    return FirewallError("body_incomplete", "The request body ended early.")

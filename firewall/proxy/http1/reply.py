@@ -7,6 +7,7 @@ so a pump never has to ask first.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -107,6 +108,16 @@ class Reply:
         self.start(status, headers, len(body))
         self.write(body)
         self.end()
+
+    async def taken(self) -> bool:
+        """Once this has ended: whether the client takes what still waits here for it (not what the kernel has). False
+        when it leaves instead, or is cut by the stall rule."""
+        conn = self._conn
+        if not conn.paused or conn.state == "closed":
+            return not conn.paused
+        told: asyncio.Future[bool] = conn.server.loop.create_future()
+        conn.untaken = lambda taken: None if told.done() else told.set_result(taken)
+        return await told
 
     def abort(self) -> None:
         """Close the connection without a legal end: what was written still leaves."""

@@ -389,3 +389,8 @@ def _joined(headers: list[Header]) -> dict[bytes, bytes]:
             value = fields[name] + b", " + value
         fields[name] = value
     return fields
+
+
+def incomplete() -> FirewallError:
+    """The client left inside its body."""
+    return FirewallError("body_incomplete", "The request body ended early.")
