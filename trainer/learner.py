@@ -7,6 +7,7 @@ nothing but rounding: a part's loss is divided by the batch's counts, and DeepSp
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import socket
@@ -159,19 +160,37 @@ def settings(recipe: Recipe, clip: float) -> dict[str, Any]:
             "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False, "wall_clock_breakdown": False}
 
 
+def frozen(recipe: Recipe, scorer: Scorer) -> Any:
+    """A scorer that is never trained, on this process's device; with ZeRO-3 its weights are partitioned like the others."""
+    scorer.requires_grad_(False).eval()
+    if recipe.engine.zero < 3:
+        return scorer.to(device())
+    told = settings(recipe, 0.0)
+    told["zero_optimization"] = {"stage": 3}
+    engine, *_ = deepspeed().initialize(model=scorer, config=told)
+    engine.eval()
+    return engine
+
+
 class Learner:
     """A model in training. `lr` is set before every step; the schedule lives with the loop.
+
+    Args:
+        model: its weights are trained in place.
+        first: keep a copy of the weights as they come, as `self.first`: the policy that a KL term stays near to.
 
     Raises:
         Halt: on a loss or gradient that is not finite, naming the step; nothing was changed then.
     """
 
-    def __init__(self, recipe: Recipe, model: Any, lr: float, clip: float = 1.0) -> None:
+    def __init__(self, recipe: Recipe, model: Any, lr: float, clip: float = 1.0, first: bool = False) -> None:
         self.rank, self.world = environment()
         ds = deepspeed()
         if recipe.engine.threads:
             torch.set_num_threads(recipe.engine.threads)
         scorer = Scorer(model)
+        # a copy now: ZeRO-3 leaves no whole weights behind to copy
+        self.first = frozen(recipe, copy.deepcopy(scorer)) if first else None
         trained = [p for p in scorer.parameters() if p.requires_grad]
         fused = {"fused": True} if torch.cuda.is_available() else {}
         optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, recipe.engine.beta2),

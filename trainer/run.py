@@ -132,7 +132,7 @@ def grpo(recipe: Recipe, bar: bool = True) -> dict[str, float]:
     seen = Path(recipe.model.path) if recipe.model.path and not (first and first.exists()) else first
     if recipe.engine.rollout == "vllm" and (seen is None or not seen.exists()):
         seen = in_turn(lambda: export.folder(model, tok, out / "start", recipe))
-    learner = Learner(recipe, model, recipe.grpo.lr, recipe.grpo.clip_gradient)
+    learner = Learner(recipe, model, recipe.grpo.lr, recipe.grpo.clip_gradient, bool(recipe.grpo.kl))
     sampler = train.sampler_for(recipe, learner, tok, seen or out)
     values = train.grpo(recipe, learner, tok, sampler, rows, out, bar=bar, look=_look(recipe, tok, held))
     with learner.whole() as whole:

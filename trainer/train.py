@@ -7,7 +7,6 @@ state is saved, then a `Halt` names the step, the rows and what to do.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -222,7 +221,7 @@ def scored(learner: Learner, b: Batch, temperature: float, share: bool) -> tuple
 
 
 def learn(recipe: Recipe, learner: Learner, episodes: Sequence[Episode], step: int, lr: float, pad: int,
-          end: End | None = None, reference: Any = None) -> dict[str, float]:
+          end: End | None = None) -> dict[str, float]:
     """One or more optimiser steps on one process's episodes. Groups without signal are counted, not computed.
 
     Raises:
@@ -259,9 +258,9 @@ def learn(recipe: Recipe, learner: Learner, episodes: Sequence[Episode], step: i
             if not update:
                 gap = max(gap, sync.gap(b.rollout, plain, b.answer_mask))
             first = None
-            if reference is not None:
+            if o.kl:
                 with torch.no_grad():
-                    first = _reference(reference, b, o.temperature)
+                    first = _reference(learner.first, b, o.temperature)
             got = loss.objective(new, old[i] if old[i] is not None else new.detach(), b.advantages, b.loss_mask,
                                  low=o.clip_low, high=o.clip_high, mean=o.mean, longest=o.longest_answer,
                                  tokens=tokens, answers=answers, kl=o.kl, reference=first)
@@ -298,7 +297,8 @@ def grpo(recipe: Recipe, learner: Learner, tokenizer: Any, sampler: Sampler, exa
     o, mine = recipe.grpo, recipe.grpo.prompts // max(1, learner.world)
     steps = o.steps or max(1, round(o.epochs * len(examples) / o.prompts))
     pad, end = tokenizer.pad_token_id, partial(words.thought, tokenizer)
-    reference = copy.deepcopy(learner.engine.module).eval() if o.kl else None
+    if o.kl and learner.first is None:
+        raise ValueError("grpo.kl needs a Learner that keeps its first weights")
     kept = Checkpoints(out / "grpo", recipe.engine.keep)
     state = kept.resume(learner) or {"step": 0, "cursor": 0, "still": 0}
     start, cursor, still = int(state["step"]), int(state["cursor"]), int(state["still"])
@@ -328,7 +328,7 @@ def grpo(recipe: Recipe, learner: Learner, tokenizer: Any, sampler: Sampler, exa
                 lr = rate(step, steps, o.lr, o.warmup)
                 says = {"loss": 0.0, "norm": 0.0, "clipped": 0.0, "kl": 0.0}
                 if signal or o.kl:
-                    says = learn(recipe, learner, episodes, step, lr, pad, end, reference)
+                    says = learn(recipe, learner, episodes, step, lr, pad, end)
                 still = 0 if signal else still + 1
                 if still >= o.patience:
                     raise Halt(f"{still} steps in a row without signal: every group's answers earn the same reward",

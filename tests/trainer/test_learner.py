@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.ml, pytest.mark.filterwarnings("ignore"), pytest.mark.
 from tests.trainer import world  # noqa: E402
 from trainer import tokenizer as words  # noqa: E402
 from trainer import train  # noqa: E402
+from trainer.episode import Episode  # noqa: E402
 from trainer.learner import Learner, Scorer, build  # noqa: E402
 from trainer.sampler import padded  # noqa: E402
 
@@ -126,6 +128,26 @@ def test_lora_trains_adapters_only(tok, tmp_path):
     learner.step(1e-2)
     moved = {n for n, p in learner.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved and all("lora_" in n for n in moved)
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_the_first_policy_stays(tok, tmp_path, zero):
+    """What a KL term is measured against: the weights as they came, however they are spread and trained since."""
+    recipe = world.recipe(tmp_path, grpo={"kl": 0.1, "micro": 1}, engine={"zero": zero})
+    learner = Learner(recipe, build(recipe.model, tok, 0, 1024), 1e-2, first=True)
+    ids, mask = padded([p + a for p, a in batch(tok)], tok.pad_token_id, left=True)
+    with torch.no_grad():
+        want = Scorer(build(recipe.model, tok, 0, 1024)).eval()(ids, mask, 8)[0]
+        assert torch.allclose(learner.first(ids, mask, 8)[0], want, atol=1e-5)
+    answers = [tuple(tok.encode(f"<think> {i} </think>", add_special_tokens=False)) for i in range(16)]
+    prompts = [tuple(words.prompt(tok, e.case)) for e in world.examples(2)]
+    told = [Episode(f"e{i // 8}", i // 8, prompts[i // 8], a, tuple(0.0 for _ in a), True, float(i % 2), 0.0, 0.0)
+            for i, a in enumerate(answers)]
+    recipe = replace(recipe, grpo=replace(recipe.grpo, tolerance=1e9))
+    drift = [train.learn(recipe, learner, told, k, 1e-2, tok.pad_token_id)["kl"] for k in range(3)]
+    assert abs(drift[0]) < 1e-6 < 1e-3 < drift[2]
+    with torch.no_grad():
+        assert torch.allclose(learner.first(ids, mask, 8)[0], want, atol=1e-5)
 
 
 SCRIPT = """
