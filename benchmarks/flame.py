@@ -1,6 +1,7 @@
 """`flame`: where the data plane's time goes, as a flame graph (py-spy, Apache-2.0/MIT, an outside program).
 
-The real firewall with the zero-cost guard is put under one of the loads of `speed` while py-spy samples it.
+The real firewall with the zero-cost guard is put under one of the loads of `speed` while py-spy samples it: whoever holds
+the GIL, as a worker thread that waits for its next task looks busy otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ async def flame(load: str, svg: Path, seconds: float = 8.0) -> None:
         with await loop.run_in_executor(None, lambda: Firewall(f"http://127.0.0.1:{port}", "scripted")) as firewall:
             await flood(firewall.port, "/v1/chat/completions", whole(), 300, 16)
             spy = subprocess.Popen([program, "record", "-p", str(firewall.pid), "-d", str(int(seconds)), "-r", "250",
-                                    "-f", "flamegraph", "-o", str(svg)], stdout=subprocess.PIPE,
+                                    "--gil", "-f", "flamegraph", "-o", str(svg)], stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT)
             await asyncio.sleep(0.5)
             if load == "exchange":
