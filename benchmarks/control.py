@@ -154,13 +154,14 @@ async def controls(way: Direct, set_name: str, rows: Sequence[Row], *, limit: in
 def compared(rows: Sequence[Row], base: Sequence[Judged], got: Sequence[Judged], seed: int = 0) -> dict[str, Any]:
     """One control against the right policy. A row unreadable under either counts as a flip, a whole move of the score,
     and no release."""
-    lost = np.array([j.decision == "error" for j in got])
-    figures = score.scored([r.unsafe for r in rows], [j.detected for j in got], lost, [j.score or 0.0 for j in got], seed)
+    gone = [j.decision == "error" for j in got]
+    figures = score.scored([r.unsafe for r in rows], [j.detected for j in got], gone, [j.score or 0.0 for j in got], seed)
+    lost = np.array(gone)
     apart = lost | np.array([j.decision == "error" for j in base])
     hit = np.array([j.detected for j in base])
     flips = apart | (hit != np.array([j.detected for j in got]))
-    moves = [1.0 if gone else abs((a.score or 0.0) - (b.score or 0.0))
-             for gone, a, b in zip(apart, base, got, strict=True)]
+    moves = [1.0 if unread else abs((a.score or 0.0) - (b.score or 0.0))
+             for unread, a, b in zip(apart, base, got, strict=True)]
     return {"auroc": figures["auroc"], "f1": figures["f1"], "recall": figures["recall"], "fpr": figures["fpr"],
             "unreadable": figures["unreadable"], "detected": round(float(np.mean([j.detected for j in got])), 4),
             "flips": round(float(flips.mean()), 4),

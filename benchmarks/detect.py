@@ -7,6 +7,7 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,27 @@ from benchmarks.rows import HERE, BadRows, Row, draws, name, read
 FEW = 5                 # a category with fewer rows is not listed
 
 
+@cache
+def _written() -> dict[str, list[dict[str, Any]]]:
+    """What sets/anchors.toml knows of published sets."""
+    return tomllib.loads((HERE / "sets" / "anchors.toml").read_text("utf-8"))
+
+
 def anchors() -> list[dict[str, Any]]:
     """Published figures (sets/anchors.toml)."""
-    return tomllib.loads((HERE / "sets" / "anchors.toml").read_text("utf-8"))["anchor"]
+    return _written()["anchor"]
 
 
 def anchor(set_name: str, layout: str = "") -> dict[str, Any] | None:
     """The published figures for a set, if there are any."""
     return next((a for a in anchors() if set_name in a["key"] or (layout and layout in a["key"])), None)
+
+
+def seen(result: dict[str, Any]) -> dict[str, Any]:
+    """What the training of the guard that was measured saw of the set (sets/anchors.toml); empty where nothing is known."""
+    if (result.get("meta") or {}).get("guard") != "embedded":
+        return {}
+    return next((s for s in _written()["seen"] if result["file"] in s["key"]), {})
 
 
 def named(where: str) -> tuple[str, list[Row]]:

@@ -54,7 +54,7 @@ def page(results: Sequence[dict[str, Any]], against: Sequence[dict[str, Any]] = 
         out += [f"<h2>{html.escape(g.title)}</h2>{g.html()}" for g in compare.grids(against, results)]
     if found := of(results, "detect"):
         out.append(f"<h2>Detection</h2>{_cards(*_detected(found))}{tables.detection(found).html()}")
-        curves, cards = {r["file"]: r["roc"] for r in found if r.get("roc")}, []
+        curves, cards = {tables.marked(r): r["roc"] for r in found if r.get("roc")}, []
         panels = math.ceil(len(curves) / 6)
         for n in range(panels):
             part = dict(list(curves.items())[n::panels])
@@ -108,7 +108,7 @@ def _section(title: str, grid: Grid) -> str:
 def _detected(found: Sequence[dict[str, Any]]) -> list[str]:
     """F1 and AUROC of every set beside what they must be read against; innocent sets by their false positives."""
     def dots(key: str, name: str, kept: Sequence[dict[str, Any]], marks: Any) -> list[Dot]:
-        return [Dot(r["file"], r[key], r["intervals"][name]["low"], r["intervals"][name]["high"], marks(r))
+        return [Dot(tables.marked(r), r[key], r["intervals"][name]["low"], r["intervals"][name]["high"], marks(r))
                 for r in kept if r[key] is not None]
     both = [r for r in found if r["AUROC"] is not None]
     innocent = [r for r in found if not r["unsafe"]]

@@ -11,6 +11,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.detect import seen
+
+DEV = " (dev)"
 NUMBER = re.compile(r"[-+]?[\d.]+(\s|$)|–|[\d.]+ /")
 
 
@@ -74,6 +77,23 @@ def _anchor(a: dict[str, Any] | None) -> str:
     return f"{a['best']:.1f} {a['by']}{rsafe}" + (f" ({a['figure']})" if "figure" in a else "")
 
 
+def marked(r: dict[str, Any]) -> str:
+    """A set's name, with `(dev)` where the guard's training looked at it."""
+    return r["file"] + (DEV if seen(r).get("development") else "")
+
+
+def _dev(rows: Sequence[tuple[str, ...]]) -> str:
+    """What the mark means, where a row has it."""
+    return (" (dev): a development set, looked at while the guard was trained; its figures are no test."
+            if any(row[0].endswith(DEV) for row in rows) else "")
+
+
+def _known(results: Sequence[dict[str, Any]]) -> str:
+    """What of these sets was in training."""
+    parts = "; ".join(f"{r['file']}: {s['note']}" for r in results if "note" in (s := seen(r)))
+    return f" Overlap with training: {parts}." if parts else ""
+
+
 def _seeds(r: dict[str, Any]) -> str:
     """F1 of each draw."""
     if r["F1"] is None:
@@ -83,7 +103,7 @@ def _seeds(r: dict[str, Any]) -> str:
 
 def detection(results: Sequence[dict[str, Any]]) -> Grid:
     """One line a set."""
-    rows = [(r["file"], r["way"], str(r["rows"]), number(100 * r["unsafe"] / max(1, r["rows"]), 0) + " %",
+    rows = [(marked(r), r["way"], str(r["rows"]), number(100 * r["unsafe"] / max(1, r["rows"]), 0) + " %",
              between(r["intervals"]["f1"]), _seeds(r) or "–", number(r["floor"]), number(r["precision"]),
              between(r["intervals"]["recall"]), between(r["intervals"]["fpr"]), between(r["intervals"]["auroc"]),
              between(r["intervals"]["auprc"]), number(r["recall_at_fpr1"]), number(r["recall_at_fpr5"]),
@@ -93,7 +113,7 @@ def detection(results: Sequence[dict[str, Any]]) -> Grid:
     drawn = " Sampled sets: three disjoint draws, F1 of each." if any(r.get("by_seed") for r in results) else ""
     note = ("floor: F1 of calling every row unsafe. Brackets: 95 % bootstrap. Unreadable rows count as wrong. R@1, R@5: "
             "recall at a false-positive rate of 1 and 5 %. ms: of a request, several in flight. CPU: of the firewall, "
-            f"guard included, a row.{drawn}")
+            f"guard included, a row.{drawn}{_dev(rows)}{_known(results)}")
     return Grid("Detection", ("set", "way", "rows", "unsafe", "F1", "F1 by seed", "floor", "precision", "recall", "FPR",
                               "AUROC", "AUPRC", "R@1", "R@5", "unread.", "p50 ms", "p99 ms", "rows/s",
                               "CPU ms", "published F1"), tuple(rows), note, brief=(0, 2, 4, 6, 8, 9, 10, 14, 15))
@@ -101,18 +121,18 @@ def detection(results: Sequence[dict[str, Any]]) -> Grid:
 
 def categories(results: Sequence[dict[str, Any]], most: int = 25) -> Grid:
     """One line a set and label; at most so many a set."""
-    rows = [(r["file"], k, str(v["rows"]), str(v["unsafe"]), number(v["recall"]), number(v["FPR"]))
+    rows = [(marked(r), k, str(v["rows"]), str(v["unsafe"]), number(v["recall"]), number(v["FPR"]))
             for r in results for k, v in list(r["categories"].items())[:most]]
     return Grid("Per category", ("set", "category", "rows", "unsafe", "recall", "FPR"), tuple(rows),
-                "Labels with fewer than five rows are not listed.")
+                f"Labels with fewer than five rows are not listed.{_dev(rows)}")
 
 
 def policies(results: Sequence[dict[str, Any]], most: int = 12) -> Grid:
     """Sets with policies of their own, one line a policy; at most so many a set."""
-    rows = [(r["file"], k, str(v["rows"]), str(v["unsafe"]), number(v["recall"]), number(v["FPR"]))
+    rows = [(marked(r), k, str(v["rows"]), str(v["unsafe"]), number(v["recall"]), number(v["FPR"]))
             for r in results for k, v in list(r["policies"].items())[:most] if "rows" in v]
     return Grid("Per policy of the set", ("set", "policy (first words)", "rows", "unsafe", "recall", "FPR"),
-                tuple(rows), "Policies with fewer than five rows are not listed.")
+                tuple(rows), f"Policies with fewer than five rows are not listed.{_dev(rows)}")
 
 
 def fired(results: Sequence[dict[str, Any]]) -> Grid:
@@ -129,7 +149,8 @@ def fired(results: Sequence[dict[str, Any]]) -> Grid:
     rows = [(k, str(n), str(bad), number(bad / n), str(sets[k]))
             for k, (n, bad) in sorted(total.items(), key=lambda kv: -kv[1][0]) if n]
     return Grid("Per shipped policy", ("policy", "fired on rows", "of them unsafe", "precision", "in sets"), tuple(rows),
-                "A row may be stopped by several policies. Unsafe: by the label of the set, whatever its reason.")
+                "A row may be stopped by several policies. Unsafe: by the label of the set, whatever its reason."
+                + (" Development sets are included." if any(seen(r).get("development") for r in results) else ""))
 
 
 def controls(results: Sequence[dict[str, Any]]) -> Grid:
@@ -137,11 +158,12 @@ def controls(results: Sequence[dict[str, Any]]) -> Grid:
     rows = []
     for r in results:
         for name, c in r["controls"].items():
-            rows.append((r["file"], name, str(r["rows"]), between(c["auroc"]), between(c["f1"]), number(c["detected"]),
+            rows.append((marked(r), name, str(r["rows"]), between(c["auroc"]), between(c["f1"]), number(c["detected"]),
                          number(c["flips"]), number(c["released"]), number(c["moved"])))
     note = ("Guard only. flips: decisions that differ from those under the right policy; released: share of its "
             "detections that become allow. A guard that reads has AUROC near .5 under absent, wrong and permissive, "
             "and flips near 0 under shuffled and renamed.")
+    note += _dev(rows) + _known(results)
     if lost := sum(c["unreadable"] for r in results for c in r["controls"].values()):
         note += f" Rows without a readable verdict: {lost}; they count as wrong, as flips, and as no release."
     return Grid("Does it read the policy?", ("set", "policy", "rows", "AUROC", "F1", "detected", "flips", "released",

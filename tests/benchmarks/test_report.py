@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import docs, report, store
+from benchmarks import docs, report, store, tables
 from benchmarks.detect import summary
 from benchmarks.judged import Judged
 from benchmarks.meta import meta
@@ -82,10 +82,22 @@ def test_forests_show_value_interval_and_marks() -> None:
     assert forest([Dot("a", 3.0)], "us", x_max=3.0, bars=True).count("<rect") == 1 and "nothing" in forest([], "x")
 
 
+def test_development_sets_are_marked_for_the_guard_that_saw_them() -> None:
+    one = DETECT | {"file": "gptfuzz_responses_eval", "meta": meta("embedded")}
+    other = DETECT | {"file": "diasafety_test", "meta": meta("embedded")}
+    grid = tables.detection([one, other])
+    assert [row[0] for row in grid.rows] == ["gptfuzz_responses_eval (dev)", "diasafety_test"]
+    assert "no test" in grid.note and "283 of its 1,540" in grid.note and "26 of its 1,094" in grid.note
+    assert "gptfuzz_responses_eval (dev)" in report.page([one])
+    labels = tables.categories([one])
+    assert labels.rows[0][0].endswith("(dev)") and "no test" in labels.note
+    assert "no test" not in tables.categories([other]).note
+    plain = tables.detection([one | {"meta": meta("webhook")}])
+    assert plain.rows[0][0] == "gptfuzz_responses_eval" and "no test" not in plain.note
+
+
 def test_a_note_keeps_its_brackets() -> None:
     from rich.console import Console
-
-    from benchmarks import tables
     console = Console(record=True, width=200, file=io.StringIO())
     console.print(tables.Grid("t", ("a",), (("x",),), "pip install 'litellm[proxy]'").rich())
     assert "litellm[proxy]" in "".join(console.export_text().split())
