@@ -44,6 +44,7 @@ _LETTER = re.compile(r"\(?[a-z]\)")
 _STOPS = tuple(".:!?;…。：！？；")
 _LINE = re.compile(r" {0,3}([-*_])(?:\s*\1){2,}\s*")
 _NAME = re.compile(r"(?:[*_\[]+(\w+(?: \w+)?)[*_\]:]+|([A-Z]\w+(?: \w+)?):)(?:\s+(\S.*))?")   # `**Allowed:** words`
+_SAYS = re.compile(r"[*_\[]*((?:(?:also|always|still|never|no|not)(?: an?)? )?[^\W\d_]+)[*_\]]*[:：][*_\]]*\s*\S", re.I)
 _MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
     (r"exception\w*|except|exempt\w*", "exceptions"), (r"examples?", "examples"),
     (r"no violations?|not (?:a )?violat\w+", "allowed"),
@@ -59,6 +60,16 @@ def read(body: str, first: int = 1) -> tuple[Parts, list[Problem]]:
 def _meant(name: str) -> str:
     """The section that a name speaks of, or nothing."""
     return next((section for words, section in _MEANT if words.search(name)), "")
+
+
+def misplaced(text: str, section: str) -> str:
+    """What is wrong with an item that calls itself something else than its section does: a permission among rules, or a rule
+    among permissions."""
+    match = _SAYS.match(text)
+    meant = _meant(match[1].lower()) if match else ""
+    if not match or not meant or (meant == "violates") == (section == "violates"):
+        return ""
+    return f"{match[1]!r} would be an item of {section!r}; put it under `## {meant.title()}`, or begin it with another word"
 
 
 def _plain(name: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from firewall.errors import Mistakes
-from firewall.page import GROUP, SECTIONS, Parts, Problem, read
+from firewall.page import GROUP, SECTIONS, Parts, Problem, misplaced, read
 
 Direction = Literal["input", "output"]
 Action = Literal["block", "redact", "flag"]
@@ -34,6 +34,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 KEYS = ("id", "title", "applies-to", "action", "threshold", "on-guard-error", "release", "message", "tags", "detect",
         "depth", "enabled")
+VALUES = {**CHOICES, "applies-to": ("input", "inputs", "prompts", "output", "outputs", "answers", "both"),
+          "enabled": ("true", "false", "yes", "no", "on", "off"), "threshold": ()}       # that a person may write to a key
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _RULE_ID = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
 _RULE = re.compile(rf"`({_RULE_ID.pattern})`\s+(\S.*)", re.S)
@@ -43,6 +45,8 @@ _AFTER = re.compile(r"(?:[:：]|[-–—.→]{1,3}(?=\s|$))?\s*")               
 _BULLET = re.compile(r"(?:[-*+]|\d{1,3}[.)])\s+(\S.*)")
 _TITLE = re.compile(r"^#[ \t].*$|^#{1,6}$", re.M)
 _ABOVE = re.compile(r"(?:\s|<!--.*?-->)*+---[^\S\n]*\n", re.S)      # what a person may leave above front matter: nothing
+_OTHER = re.compile(r"""(?:\s|<!--.*?-->)*+(?:\+\+\+[^\S\n]*\n|\{\s*["']?[\w-]+["']?\s*:)""", re.S)      # of other tools
+_SET = re.compile(rf"[\s#>*_+`\"'-]*({'|'.join(KEYS).replace('-', '[-_ ]')})[*_`\"']*\s*[:=：]\s*(.*)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,9 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
         text = text.replace("\r", "\n")
         if match := _ABOVE.match(text):
             text, above = "---\n" + text[match.end():], match[0].count("\n") - 1
+        elif match := _OTHER.match(text):
+            wrong.append((match[0].rstrip("\n").count("\n") + 1, "front matter of another kind would be prose; write it as "
+                          "`key: value` lines between two --- lines"))
     values, body, first = _front(text, stem, wrong, strict) if text.startswith("---\n") else ({}, text, 1)
     sections, problems = read(body, first) if strict else (_sections(body, first), [])
     wrong += problems
@@ -196,8 +203,14 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
     if not bullets and not known and (whole := " ".join((lead if strict else _TITLE.sub("", body)).split())):
         bullets = [(first, whole)]
     if strict:
-        wrong += [(number, f"`{key}:` stands outside the front matter and would be prose; put it between two --- lines at "
-                   "the top") for number, line in sections[""] if (key := line.partition(":")[0]) in KEYS and ":" in line]
+        for name, lines in sections.items():
+            wrong += [(number, f"`{key}:` stands outside the front matter and would be words; put it between two --- lines "
+                       "at the top, or begin with another word") for number, line in lines
+                      if (key := _stray(line, bool(name) or not known and line.startswith("- ")))]
+        told = {number for number, _ in wrong}
+        for name in SECTIONS[:3]:
+            wrong += [(number, problem) for number, text in _bullets(sections.get(name, []))
+                      if number not in told and (problem := misplaced(text, name))]
     rules = _rules(bullets, str(values.get("id", stem)), wrong, strict)
     if not rules and not wrong:
         above_all = _bullets(sections[""]) if strict else []
@@ -232,6 +245,22 @@ def _front(text: str, stem: str, wrong: list[Problem], strict: bool) -> tuple[di
             wrong.append((number, f"key {key.value!r} stands twice, first in line {lines[key.value]}; keep one"))
         lines[str(key.value)] = number
     return _values(meta, stem, lines, wrong), body, head.count("\n") + 3
+
+
+def _stray(line: str, item: bool) -> str:
+    """The key that a line outside the front matter means to set, or nothing. A line that is prose by its look (`Action:` and
+    a sentence) is prose, and of an `item`, which may be a rule, the key must have a value of its own."""
+    if not (match := _SET.fullmatch(line)):
+        return ""
+    key = re.sub("[_ ]", "-", match[1].lower())
+    words = re.sub(r"[^\w.%-]+", " ", match[2].partition("#")[0].lower()).split()
+    fits = bool(words) and (words[0].rstrip(".") in VALUES.get(key, ()) or
+                            key == "threshold" and bool(re.fullmatch(r"[01]?\.\d+", words[0])))
+    if item or " " in match[1]:
+        meant = fits and len(words) == 1
+    else:
+        meant = line.startswith(key) or key not in VALUES or len(words) < 2 or fits and len(words) < 4
+    return key if meant else ""
 
 
 def _values(meta: dict[Any, Any], stem: str, lines: dict[str, int], wrong: list[Problem]) -> dict[str, Any]:

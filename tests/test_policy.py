@@ -218,6 +218,21 @@ def test_comments_in_quotes_are_words():
     ("---\nthreshold: 0.5\n# so\nthreshold: 0.99\n---\n" + BODY, "w.md:4: key 'threshold' stands twice, first in line 2"),
     ("---\n# so\n\nmessage: 1\n---\n" + BODY, "w.md:4: message: must be text"),
     ("---\ntitle: 2020-99-99\n---\n" + BODY, "w.md:2: front matter is not YAML"),
+    ("+++\naction = 'x'\n+++\n" + BODY, "w.md:1: front matter of another kind would be prose"),
+    ("<!-- c -->\n\n{'title':\n'x'}\n" + BODY, "w.md:3: front matter of another kind"),
+    ("{\n  x: 1\n}\n" + BODY, "w.md:2: front matter of another kind"),
+    ("Action: flag only\n\n" + BODY, "w.md:1: `action:` stands outside the front matter"),
+    ("**Enabled:** false\n\n" + BODY, "w.md:1: `enabled:` stands outside"),
+    ("# W\n- action: flag\n" + BODY, "w.md:2: `action:` stands outside"),
+    ("# W\n\n  threshold = .9\n" + BODY, "w.md:3: `threshold:` stands outside"),
+    ("Applies to: output\n" + BODY, "w.md:1: `applies-to:` stands outside"),
+    ("`message`: No.\n\n" + BODY, "w.md:1: `message:` stands outside"),
+    ("- Action: flag\n- bombs\n", "w.md:1: `action:` stands outside"),
+    (BODY + "- enabled: false\n", "w.md:4: `enabled:` stands outside"),
+    (BODY + "- Allowed: history\n", "w.md:4: 'Allowed' would be an item of 'violates'; put it under `## Allowed`, or begin"),
+    (BODY + "- **Exceptions:** staff\n", "w.md:4: 'Exceptions' would be an item of 'violates'; put it under"),
+    (BODY + "- Not a violation: history\n", "w.md:4: 'Not a violation' would be an item of 'violates'"),
+    (BODY + "## Allowed\n- *Never*: guns\n", "w.md:5: 'Never' would be an item of 'allowed'; put it under `## Violates`"),
     ("# W\nNever:\n- bombs\n## Allowed\n- history\n", "w.md:3: no rule: this stands above the sections; write `## Viol"),
     ("# W\nNever.\n## Allowed\n- history\n", "w.md:1: no rule: write at least one bullet under `## Violates`"),
 ])
@@ -225,6 +240,24 @@ def test_what_would_be_lost_is_a_mistake(text, said):
     with pytest.raises(Mistakes) as e:
         parse(text, "w", "w.md")
     assert said in str(e.value)
+
+
+@pytest.mark.parametrize("lead", [
+    "Action: staff call the manager.", "Applies to: all assistants in retail.", "Threshold: 10 euros", "Titles of nobility.",
+    "{company} sells no guns.", "The action is: block.", "+1 for this rule", "Messages: send none.", "Depth: charges, all."])
+def test_prose_that_names_a_key_is_prose(lead):
+    p = parse(f"# W\n{lead}\n\n" + BODY.removeprefix("# W\n"), "w", "w.md")
+    assert (p.prose, fields(p), p.action) == (lead, BOMBS, "block")
+
+
+def test_items_that_begin_with_a_name_stay_items():
+    rules = ("Action: films with gore", "Permitted substances: sold to minors", "Never: bombs", "Depth: charges")
+    text = "".join(f"- {rule}\n" for rule in rules)
+    p = parse(f"## Violates\n{text}- `w/x` Allowed: said by a parrot\n## Allowed\n- Banned substances: their history\n"
+              "## Exceptions\n- Allowed: police\n- Example: police\n", "w", "w.md")
+    assert fields(p) == ((*rules, "Allowed: said by a parrot"), ("Banned substances: their history",),
+                         ("Allowed: police", "Example: police"), ())
+    assert fields(parse(text + "- Allowed: history\n", "w", "w.md"))[0] == (*rules, "Allowed: history")
 
 
 LINES = ["- {}", " - {}", "  - {}", "\t* {}", "\u2022 {}", "(a) {}", "{}", "  {}", "{}:", "", "", "## Violates",
