@@ -12,7 +12,7 @@ from firewall.wire.openai_chat import BLOCKED, WITHHELD, Chat, Seen, envelope, k
 from firewall.wire.openai_words import ANSWER, Choices
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, text
-from firewall.wire.wire import Asked, FirewallError, Reader, Size, StreamLimits, malformed, refused
+from firewall.wire.wire import Asked, FirewallError, Reader, StreamLimits, malformed, refused
 
 INERT: Inert = {
     "model": TOKEN,
@@ -41,9 +41,6 @@ class OpenAICompletions:
             found.messages += [Message("user", part, f"prompt.{i}") for i, part in enumerate(prompt)]
             if _choices(document) > CHOICES:
                 raise FirewallError("invalid_field", "These are more prompts than the firewall allows.", param="prompt")
-            if len(prompt) > 1:     # each is answered as often as `n` or `best_of` say
-                each = max([size.number for size in sizes if size.kind == "candidates"], default=1)
-                sizes += (Size("candidates", "prompt", len(prompt) * max(1, each)),)
         elif prompt is not None:
             raise refused("prompt") if type(prompt) is list else malformed("prompt")
         found.rest(document, frozenset(("prompt", "model")), _PLACE)

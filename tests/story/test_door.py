@@ -154,8 +154,7 @@ OLLAMA = {"model": "m", "stream": False, "messages": [{"role": "user", "content"
     ("/api/chat", {**OLLAMA, "options": {"num_predict": 101}}, "options.num_predict"),
     ("/api/chat", {**OLLAMA, "Options": {"num_predict": -1}}, "options.num_predict"),
     ("/api/generate", {"model": "m", "prompt": "hi", "options": {"num_predict": -2}}, "options.num_predict"),
-    ("/v1/completions", {"model": "m", "prompt": ["a"] * 3}, "prompt"),
-    ("/v1/completions", {"model": "m", "prompt": ["a"] * 2, "best_of": 2}, "prompt"),
+    ("/v1/completions", {"model": "m", "prompt": ["a"] * 2, "best_of": 3}, "best_of"),
 ])
 async def test_every_dialect_is_capped_where_it_says_what_it_asks_for(story, path, body, param):
     async with story([whole({})], limits={"candidates": 2, "output_tokens": 100}) as s:
@@ -167,7 +166,7 @@ async def test_every_dialect_is_capped_where_it_says_what_it_asks_for(story, pat
 @pytest.mark.parametrize(("path", "body"), [
     (GEMINI, {**SAY, "generationConfig": {"maxOutputTokens": 100, "candidateCount": 2}}),
     ("/api/chat", {**OLLAMA, "options": {"num_predict": 100, "temperature": 0}}),
-    ("/v1/completions", {"model": "m", "prompt": ["a", "b"], "n": 1, "max_tokens": 100, "logprobs": 1}),
+    ("/v1/completions", {"model": "m", "prompt": ["a"] * 9, "n": 2, "max_tokens": 100, "logprobs": 1}),
     ("/v1/chat/completions", {**OLLAMA, "n": 2, "max_completion_tokens": None, "logprobs": True}),
 ])
 async def test_what_the_caps_allow_goes_on(story, path, body):

@@ -393,9 +393,5 @@ def test_media_passes_by_name_and_links_are_words() -> None:
     asked = WIRES["openai-chat"].ask({**REQUESTS["openai-chat"], "messages": [{"role": "user", "content": parts}]})
     assert asked.opaque == ("messages.0.content.0.image_url.url",)
     texts = [message.text for message in asked.messages]
-    assert texts == [
-        "https://example.com/a.png",
-        "data:text/plain;base64,emVicmE=",
-        "zebra",
-        "data:image/png,zebra words",
-    ]
+    assert texts == ["https://example.com/a.png", "data:text/plain;base64,emVicmE=", "zebra",
+                     "data:image/png,zebra words"]
