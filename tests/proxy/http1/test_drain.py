@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from conftest import until
+import pytest
+from conftest import OK, Fake, read_request, until
 
 from firewall.proxy.http1 import Limits
 
@@ -36,3 +37,41 @@ async def test_a_fresh_connection_that_stays_silent_is_closed_within_its_second(
     assert asyncio.get_running_loop().time() - began < 1.5
     assert await fresh.rest() == b""
     fresh.close()
+
+
+async def test_drain(house) -> None:
+    gate = asyncio.Event()
+
+    async def waits(fake: Fake, reader, writer) -> None:
+        await read_request(reader)
+        await gate.wait()
+        writer.write(OK)
+
+    h = await house(waits)
+    idle, busy = await h.client(), await h.client()
+    busy.send(POST)
+    await until(lambda: h.server.in_flight == 1)
+    draining = asyncio.create_task(h.server.drain(2.0))
+    assert await idle.rest() == b""
+    with pytest.raises(OSError):
+        await h.client()
+    assert not draining.done()
+    gate.set()
+    status, head, _ = await busy.answer()
+    assert status == 200 and b"connection: close" in head
+    assert await busy.rest() == b"" and await draining is True
+    idle.close()
+    busy.close()
+
+
+async def test_drain_gives_up_in_time(house) -> None:
+    async def never(fake: Fake, reader, writer) -> None:
+        await read_request(reader)
+        await asyncio.sleep(3)
+
+    h = await house(never)
+    client = await h.client()
+    client.send(POST)
+    await until(lambda: h.server.in_flight == 1)
+    assert await h.server.drain(0.1) is False
+    client.close()

@@ -9,7 +9,7 @@ import socket
 import time
 
 import pytest
-from conftest import OK, Fake, read_request, until
+from conftest import Fake, read_request, until
 from test_request import REFUSED
 
 from firewall.proxy.http1 import Limits, Refusal
@@ -358,44 +358,6 @@ async def test_r05_a_body_counts_until_its_exchange_is_over(house) -> None:
     gate.set()
     await client.until(b"0\r\n\r\n")
     assert h.server.held == 0
-    client.close()
-
-
-async def test_drain(house) -> None:
-    gate = asyncio.Event()
-
-    async def waits(fake: Fake, reader, writer) -> None:
-        await read_request(reader)
-        await gate.wait()
-        writer.write(OK)
-
-    h = await house(waits)
-    idle, busy = await h.client(), await h.client()
-    busy.send(POST)
-    await until(lambda: h.server.in_flight == 1)
-    draining = asyncio.create_task(h.server.drain(2.0))
-    assert await idle.rest() == b""
-    with pytest.raises(OSError):
-        await h.client()
-    assert not draining.done()
-    gate.set()
-    status, head, _ = await busy.answer()
-    assert status == 200 and b"connection: close" in head
-    assert await busy.rest() == b"" and await draining is True
-    idle.close()
-    busy.close()
-
-
-async def test_drain_gives_up_in_time(house) -> None:
-    async def never(fake: Fake, reader, writer) -> None:
-        await read_request(reader)
-        await asyncio.sleep(3)
-
-    h = await house(never)
-    client = await h.client()
-    client.send(POST)
-    await until(lambda: h.server.in_flight == 1)
-    assert await h.server.drain(0.1) is False
     client.close()
 
 
