@@ -1,27 +1,34 @@
 """Checkpoints that a kill -9 cannot break: written beside, renamed when whole, and only then named as the latest.
 
-A checkpoint holds weights, optimiser, the next step, the data position and the random state. The last `keep` stay.
+A checkpoint holds weights, optimiser, the next step, the data position, the random state, and the options its steps were
+taken with: a stage that goes on with others says so, in its model's papers too. The last `keep` stay.
 A disk that is too small is noticed before writing; one that fills up while writing leaves the one before untouched.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from firewall.errors import Mistakes
 from trainer.errors import Halt
 from trainer.learner import Learner
 
-LATEST = "latest"
+LATEST, OPTIONS = "latest", "options.json"
 
 
 class Checkpoints:
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, max(1, keep)
+    """Of one stage. `options` are those that its steps depend on (`Recipe.steps`)."""
+
+    def __init__(self, folder: Path, keep: int = 2, options: dict[str, Any] | None = None) -> None:
+        self.folder, self.keep, self.options = folder, max(1, keep), options or {}
+        self.changed: list[str] = []        # a line for each time that the stage went on with other options
 
     def save(self, learner: Learner, step: int, state: dict[str, Any]) -> Path:
         """Saves the state in which `step` is the next step. Raises `Halt` when it cannot be written."""
@@ -33,6 +40,9 @@ class Checkpoints:
                        f"{need / 1e6:,.0f} MB", "Make room or set `out` elsewhere.", step=step, saved=self.last())
         try:
             learner.save(self.folder, part, state | {"step": step, "random": torch.get_rng_state()})
+            if learner.rank == 0:
+                told = {"step": step, "options": self.options, "changed": self.changed}
+                (self.folder / part / OPTIONS).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
         except (OSError, RuntimeError) as e:
             if learner.rank == 0:
                 shutil.rmtree(self.folder / part, ignore_errors=True)
@@ -77,6 +87,29 @@ class Checkpoints:
         state = learner.load(self.folder, last.name)
         torch.set_rng_state(state["random"].cpu())
         return state
+
+    def told(self) -> dict[str, Any]:
+        """`step`, `options` and `changed` of the newest checkpoint; empty where there is none."""
+        path = (self.last() or self.folder) / OPTIONS
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+    def compare(self, learner: Learner, end: int) -> None:
+        """After `resume`, with the step at which the stage ends: says which options have changed.
+
+        Raises:
+            Mistakes: they have changed and no step is left to take with them.
+        """
+        told = self.told()
+        self.changed, before = list(told.get("changed", [])), told.get("options", {})
+        new = ", ".join(f"{k} {before[k]} -> {v}" for k, v in self.options.items() if k in before and before[k] != v)
+        if not new:
+            return
+        if told["step"] >= end:
+            raise Mistakes([f"{self.last()}: its steps were taken with other options ({new}), and none is left to take: "
+                            f"go back to them, remove {self.folder} to train again, or set `out` elsewhere"])
+        self.changed.append(f"from step {told['step']}: {new}")
+        if learner.rank == 0:
+            print(f"{self.folder.name}: changed {self.changed[-1]}", file=sys.stderr)
 
     def _need(self, learner: Learner) -> int:
         last = self.last()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def gather(recipe: Recipe) -> tuple[list[Example], list[Example], dict[str, Any]
     held = pairs.expand(held, recipe.pairs, recipe.seed + 1, min(recipe.data.crowd, 6))
     if not train:
         raise Mistakes(["no row is left to train on: every one was a duplicate, too long, or overlapped a test file"])
-    report = {"recipe": recipe.digest, "read": read_rows, "duplicates": same, "too_long": long,
+    report = {"recipe": recipe.digest, "rows": recipe.rows, "read": read_rows, "duplicates": same, "too_long": long,
               "refused": dict(overlap), "unbalanced": dropped, "short": short, "train": hygiene.report(train),
               "validation": hygiene.report(held)}
     return train, held, report
@@ -59,12 +60,17 @@ def files(out: Path) -> tuple[Path, Path]:
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
-    """Gathers and writes. Returns the report, which also lies beside the files."""
+    """Gathers and writes. Returns the report, which also lies beside the files. Traces of earlier rows are removed.
+
+    The train rows come last: where they are, all of it is whole and of one recipe.
+    """
     train, held, report = gather(recipe)
     out = Path(recipe.out)
-    write(files(out)[0], train)
+    for old in (files(out)[0], out / "data" / "traces.jsonl"):
+        old.unlink(missing_ok=True)
     write(files(out)[1], held)
     hygiene.save_report(out / "data" / "report.json", report)
+    write(files(out)[0], train)
     return report
 
 
@@ -84,10 +90,19 @@ def judged(recipe: Recipe, keep: bool = False) -> dict[str, list[Example]]:
 
 
 def prepared(recipe: Recipe) -> tuple[list[Example], list[Example]]:
-    """The rows of `trainer data`, gathered now if it has not been run."""
+    """The rows of `trainer data`, gathered now if it has not been run.
+
+    Raises:
+        Mistakes: the rows that are there were made with other data, pairs or seed.
+    """
     train, held = files(Path(recipe.out))
     if not train.exists():
         run(recipe)
+    report = train.with_name("report.json")
+    made = json.loads(report.read_text("utf-8")).get("rows", recipe.rows) if report.exists() else recipe.rows
+    if made != recipe.rows:
+        raise Mistakes([f"{train}: made with other data, pairs or seed than this recipe's ({made}, not {recipe.rows}): "
+                        "make the rows again with `python -m trainer data`, or set `out` elsewhere"])
     return read(train), read(held) if held.stat().st_size else []
 
 

@@ -152,6 +152,13 @@ class Eval:
     depth: Literal["snap", "reason"] = "reason"
 
 
+# options that may change between the parts of one stage: its length, memory, rounding, what it looks at, when it gives up
+ASIDE = {f"{table}.{key}" for table, keys in {
+    "model": "checkpointing", "sft": "on corpus epochs minutes micro",
+    "grpo": "on epochs steps minutes micro share_prefix patience tolerance",
+    "engine": "zero offload rollout vllm_memory vllm_tensor threads save_every keep"}.items() for key in keys.split()}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     name: str = "guard"
@@ -171,6 +178,22 @@ class Recipe:
         """16 hex digits over every option but `out`: the same digest trains the same guard from the same rows."""
         text = json.dumps(dataclasses.asdict(self) | {"out": ""}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def rows(self) -> str:
+        """16 hex digits over what makes the rows of `trainer data`: data, pairs and seed."""
+        text = json.dumps([dataclasses.asdict(self.data), dataclasses.asdict(self.pairs), self.seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def steps(self, stage: str) -> dict[str, Any]:
+        """The options that a step of a stage depends on, by name: not its length, nor how it fits into the machine."""
+        sft = stage in ("sft", "corpus")
+        told: dict[str, Any] = {"data, pairs or seed": self.rows}
+        for name in ("model", "engine", *(("sft",) if sft else ("grpo", "reward"))):
+            table = dataclasses.asdict(getattr(self, name))
+            told |= {f"{name}.{k}": list(v) if isinstance(v, tuple) else v for k, v in table.items()
+                     if f"{name}.{k}" not in ASIDE}
+        return told
 
 
 def load(path: str | Path, settings: typing.Iterable[str] = ()) -> Recipe:
@@ -275,6 +298,8 @@ def _sense(r: Recipe) -> list[str]:
         (r.sft.traces == "built" or bool(r.model.path), "sft.traces = sampled needs model.path"),
         (not r.engine.offload or r.engine.zero > 0, "engine.offload needs engine.zero of 1, 2 or 3"),
         (r.grpo.updates >= 1, "grpo.updates must be at least 1"),
+        (len({Path(f).name.split(".")[0] for f in r.eval.files}) == len(r.eval.files),
+         "eval.files must have different names before the first dot: their figures and copies are kept by it"),
     ]
     rules += [(0 <= getattr(r.pairs, f.name) <= 1, f"pairs.{f.name} must be a share in [0, 1]")
               for f in dataclasses.fields(r.pairs) if f.name != "shuffle"]

@@ -63,7 +63,7 @@ def start(recipe: Recipe, folder: Path | None, tok: Any) -> Any:
 
 def sft(recipe: Recipe, bar: bool = True) -> dict[str, float]:
     """Stage 1: language modelling where `sft.corpus` asks for it, then traces. Writes `sft-model/`."""
-    from trainer import export, train
+    from trainer import train
     from trainer.learner import Learner, in_turn
 
     out = Path(recipe.out)
@@ -79,9 +79,31 @@ def sft(recipe: Recipe, bar: bool = True) -> dict[str, float]:
         train.sft(recipe, learner, tok, rows, out, stage="corpus", bar=bar)
     values = train.sft(recipe, learner, tok, rows, out, bar=bar, look=_look(recipe, tok, held),
                        lesson=None if lesson is None else lambda e, salt: lesson[e.id])
+    return _kept(recipe, learner, tok, "sft", values)
+
+
+def _kept(recipe: Recipe, learner: Any, tok: Any, stage: str, values: dict[str, float]) -> dict[str, float]:
+    """Writes a stage's model with its papers, unless no step was taken since; the last step's metrics."""
+    from trainer import export, journal
+    from trainer.checkpoint import Checkpoints
+
+    out = Path(recipe.out)
+    to, told = out / ("sft-model" if stage == "sft" else "model"), Checkpoints(out / stage).told()
+    step = told.get("step")
+    if not values:
+        line = (journal.read(out / f"{stage}.jsonl") or [{}])[-1]
+        values = {k: v for k, v in line.items() if k not in ("step", "time")}
+        papers = json.loads((to / "firewall.json").read_text("utf-8")) if (to / "firewall.json").exists() else {}
+        known = papers.get("metrics", {})
+        if learner.most(float((known.get("stage"), known.get("step")) == (stage, step))):
+            if learner.rank == 0:
+                print(f"{stage}: all {step} steps had been taken; {to} stays as it is", file=sys.stderr)
+            return values
+    metrics = {"stage": stage, "step": step, "last": values}
     with learner.whole() as model:
         if learner.rank == 0:
-            export.folder(model, tok, out / "sft-model", recipe, {"last": values}, _report(out))
+            export.folder(model, tok, to, recipe, metrics | {k: v for k, v in told.items() if k == "changed" and v},
+                          _report(out))
     return values
 
 
@@ -135,10 +157,7 @@ def grpo(recipe: Recipe, bar: bool = True) -> dict[str, float]:
     learner = Learner(recipe, model, recipe.grpo.lr, recipe.grpo.clip_gradient, bool(recipe.grpo.kl))
     sampler = train.sampler_for(recipe, learner, tok, seen or out)
     values = train.grpo(recipe, learner, tok, sampler, rows, out, bar=bar, look=_look(recipe, tok, held))
-    with learner.whole() as whole:
-        if learner.rank == 0:
-            export.folder(whole, tok, out / "model", recipe, {"last": values}, _report(out))
-    return values
+    return _kept(recipe, learner, tok, "grpo", values)
 
 
 def _report(out: Path) -> dict[str, Any]:
@@ -206,7 +225,11 @@ def evaluate(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
 
 
 def exported(recipe: Recipe) -> Path:
-    """The newest grpo (or sft) checkpoint as `model/`, without training: for runs that were stopped."""
+    """The newest grpo (or sft) checkpoint as `model/`, without training: for runs that were stopped.
+
+    Raises:
+        Mistakes: no checkpoint, or its steps were taken with other options than this recipe's.
+    """
     from trainer import export
     from trainer.checkpoint import Checkpoints
     from trainer.learner import Learner
@@ -218,10 +241,12 @@ def exported(recipe: Recipe) -> Path:
     if stage is None:
         raise Mistakes([f"{out}: no checkpoint of sft or grpo to export"])
     learner = Learner(recipe, start(recipe, out / "sft-model" if stage == "grpo" and recipe.sft.on else None, tok), 0.0)
-    state = Checkpoints(out / stage).resume(learner) or {}
+    kept = Checkpoints(out / stage, options=recipe.steps(stage))
+    state = kept.resume(learner) or {}
+    kept.compare(learner, 0)
     with learner.whole() as model:
-        return export.folder(model, tok, out / "model", recipe, {"stage": stage, "step": state.get("step")},
-                             _report(out))
+        return export.folder(model, tok, out / "model", recipe, {"stage": stage, "step": state.get("step")}
+                             | ({"changed": kept.changed} if kept.changed else {}), _report(out))
 
 
 def plan(recipe: Recipe, command: str, gpus: int = 1) -> str:

@@ -81,17 +81,18 @@ def guarded(step: int, learner: Learner, kept: Checkpoints, state: dict[str, Any
 def sft(recipe: Recipe, learner: Learner, tokenizer: Any, examples: Sequence[Example], out: Path, *,
         stage: str = "sft", lesson: Lesson | None = None, look: Look | None = None, bar: bool = True,
         stop: int = 0) -> dict[str, float]:
-    """Trains on built traces, or on what `lesson` makes of an example; the last step's metrics.
+    """Trains on built traces, or on what `lesson` makes of an example; the last step's metrics, empty if none was left.
 
     A trace's wording and depth come from (seed, step, id). `stage` "corpus" is plain language modelling on the same
     rows (for models that start from nothing). `stop` ends after that step (tests).
     """
     o = recipe.sft
     epochs, minutes = (o.corpus, 0.25 * o.minutes) if stage == "corpus" else (o.epochs, o.minutes)
-    kept = Checkpoints(out / stage, recipe.engine.keep)
+    kept = Checkpoints(out / stage, recipe.engine.keep, recipe.steps(stage))
     state = kept.resume(learner) or {"step": 0}
     pace = Pace(minutes, max(1, round(epochs * len(examples) / o.batch)), state)
     start = int(state["step"])
+    kept.compare(learner, pace.steps)
     lesson = lesson or partial(traces.lesson, snap=o.snap)
     journal = Journal(out, stage, pace.steps, start, learner.rank == 0, bar)
     values: dict[str, float] = {}
@@ -289,7 +290,7 @@ def _reference(model: Any, b: Batch, temperature: float) -> Tensor:
 
 def grpo(recipe: Recipe, learner: Learner, tokenizer: Any, sampler: Sampler, examples: Sequence[Example], out: Path,
          *, look: Look | None = None, bar: bool = True, stop: int = 0) -> dict[str, float]:
-    """Reinforced alignment; the last step's metrics. `examples` are those whose prompt fits.
+    """Reinforced alignment; the last step's metrics, empty if none was left. `examples` are those whose prompt fits.
 
     Raises:
         Halt: see `learn`; also after `grpo.patience` steps in a row in which no group had any signal.
@@ -299,10 +300,11 @@ def grpo(recipe: Recipe, learner: Learner, tokenizer: Any, sampler: Sampler, exa
     pad, end = tokenizer.pad_token_id, partial(words.thought, tokenizer)
     if o.kl and learner.first is None:
         raise ValueError("grpo.kl needs a Learner that keeps its first weights")
-    kept = Checkpoints(out / "grpo", recipe.engine.keep)
+    kept = Checkpoints(out / "grpo", recipe.engine.keep, recipe.steps("grpo"))
     state = kept.resume(learner) or {"step": 0, "cursor": 0, "still": 0}
     start, cursor, still = int(state["step"]), int(state["cursor"]), int(state["still"])
     pace = Pace(o.minutes, steps, state | {"steps": steps})     # a constant rate: it may end at any step
+    kept.compare(learner, steps)
     journal = Journal(out, "grpo", steps, start, learner.rank == 0, bar)
     rows = batches(examples, o.prompts, recipe.seed, cursor)
     prompts: dict[str, list[int]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -54,7 +56,8 @@ def test_settings_win_and_are_typed(tmp_path):
 
 @pytest.mark.parametrize("setting", ["grpo.group=1", "grpo.top_p=0", "grpo.temperature=0", "reward.cited=0.95",
                                      "reward.overlong=512", "data.balance=0.3", "pairs.share=1.5",
-                                     'sft.traces="sampled"', "grpo.kl=-1", "sft.on=1"])
+                                     'sft.traces="sampled"', "grpo.kl=-1", "sft.on=1",
+                                     'eval.files=["a/test.jsonl", "b/test.jsonl"]'])
 def test_senseless_values(tmp_path, setting):
     with pytest.raises(Mistakes):
         recipe.load(write(tmp_path, ""), [setting])
@@ -64,6 +67,19 @@ def test_digest_is_of_what_trains(tmp_path):
     path = write(tmp_path, "")
     one, two, other = (recipe.load(path, s).digest for s in ((), ("out=/elsewhere",), ("seed=1",)))
     assert one == two != other
+
+
+def test_what_makes_the_rows_and_what_a_stage_depends_on(tmp_path):
+    path = write(tmp_path, "")
+    plain, rows, lr, length = (recipe.load(path, s) for s in ((), ("pairs.share=0.5",), ("sft.lr=1",), ("sft.epochs=9",)))
+    assert plain.rows == lr.rows == length.rows != rows.rows and len(plain.rows) == 16
+    assert plain.steps("sft") == length.steps("sft") != lr.steps("sft") and plain.steps("grpo") == lr.steps("grpo")
+    assert plain.steps("sft") != rows.steps("sft") and plain.steps("grpo") != rows.steps("grpo")
+    told = plain.steps("grpo")
+    assert {"seed", "out"}.isdisjoint(told) and json.loads(json.dumps(told)) == told
+    known = {f"{t.name}.{f.name}" for t in fields(plain) if is_dataclass(getattr(plain, t.name))
+             for f in fields(getattr(plain, t.name))}
+    assert known > recipe.ASIDE
 
 
 def test_not_toml(tmp_path):
