@@ -259,7 +259,7 @@ def plan(recipe: Recipe, command: str, gpus: int = 1) -> str:
         if not count or any(Path(source.path).exists() for source in recipe.data.sources):
             raise
         lines.append(f"rows: {count:,} by the recipe's numbers; the data are not here ({type(e).__name__})")
-        return "\n".join(lines + _costs(recipe, command, gpus, count, 700, 1500, " (assumed)"))
+        return "\n".join(lines + _costs(recipe, command, gpus, count, scale.PROMPT, 1500, " (assumed)"))
     refused = sum(report["refused"].values())
     lines.append(f"rows: {report['read']} read, {report['duplicates']} duplicates, {report['too_long']} too long, "
                  f"{refused} refused, {report['unbalanced']} for balance; {len(train)} to train on "
@@ -277,7 +277,7 @@ def plan(recipe: Recipe, command: str, gpus: int = 1) -> str:
 
 def _costs(recipe: Recipe, command: str, gpus: int, rows: int, middle: int, most: int, guess: str) -> list[str]:
     lines = [f"prompt tokens: median {middle}, 95 % within {most}{guess}"]
-    answer = min(recipe.grpo.longest_answer, 130)
+    answer = min(recipe.grpo.longest_answer, scale.ANSWER)
     if command == "sft":
         steps = round(recipe.sft.epochs * rows / recipe.sft.batch)
         lines.append(f"sft: {steps} steps of {recipe.sft.batch} rows, about "

@@ -19,6 +19,7 @@ from trainer.recipe import Recipe
 from trainer.tiny import SHAPES, Shape, parameters
 
 GB = 1e9
+PROMPT, ANSWER = 700, 130       # tokens of a row on average, where no data are at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def states(weights: int, largest: int, gpus: int, zero: int, offload: bool, trai
     return weights * per, 0.0, "formula"
 
 
-def plan(recipe: Recipe, gpus: int, machine: Machine = MACHINES["a100"], prompt: int = 900,
-         answer: int = 150) -> Plan:
+def plan(recipe: Recipe, gpus: int, machine: Machine = MACHINES["a100"], prompt: int = PROMPT,
+         answer: int = ANSWER) -> Plan:
     """One GRPO step of a recipe on `gpus` of a machine, for prompts and answers of that many tokens on average."""
     s = shape(recipe)
     n = parameters(s, recipe.model.vocab)

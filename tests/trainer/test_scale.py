@@ -53,3 +53,18 @@ def test_deepspeeds_estimators_are_asked():
     pytest.importorskip("deepspeed")
     gpu, cpu, source = scale.states(7_600_000_000, 545_000_000, 8, 3, False)
     assert source == "deepspeed" and gpu > 7.6e9 * 16 / 8
+
+
+@pytest.mark.ml
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "gpus"), [("rsafe-7b-4x80", 4), ("rsafe-7b-8x80", 8)])
+def test_the_page_says_what_the_plan_says(name, gpus):
+    pytest.importorskip("deepspeed")
+    page = (RECIPES.parents[1] / "docs" / "training.md").read_text()
+    for machine in scale.MACHINES.values():
+        p = scale.plan(recipe.load(RECIPES / f"{name}.toml"), gpus, machine)
+        held = " / ".join(f"{x / scale.GB:.1f}" for x in (p.states, p.activations, p.logits, p.engine))
+        row = (f"| {name} | {gpus} x {machine.name.removesuffix('-80GB')} | {held} | {p.memory / scale.GB:.1f} | "
+               f"{p.rollout:.1f} + {p.training:.1f} + {p.sync:.1f} = {p.step:.0f} s |")
+        assert row in page, row
+    assert f"prompts by the data's median, {scale.PROMPT} tokens" in page and f"answers of {scale.ANSWER})" in page
