@@ -44,9 +44,13 @@ _LETTER = re.compile(r"\(?[a-z]\)")
 _STOPS = tuple(".:!?;…。：！？；")
 _LINE = re.compile(r" {0,3}([-*_])(?:\s*\1){2,}\s*")
 _NAME = re.compile(r"(?:[*_\[]+(\w+(?: \w+)?)[*_\]:]+|([A-Z]\w+(?: \w+)?):)(?:\s+(\S.*))?")   # `**Allowed:** words`
-_SAYS = re.compile(r"[*_\[]*((?:(?:also|always|still|never|no|not)(?: an?)? )?[^\W\d_]+)[*_\]]*[:：][*_\]]*\s*\S", re.I)
+_SAYS = re.compile(             # `Allowed: words`, `**Exceptions for staff** words`, `The following is allowed:`
+    r"[*_\[]*(?:(?:the following|these|this|what)(?: \w+)? (?:is|are) |the following )?"
+    r"((?:(?:also|always|still|never|no|not)(?: an?)? )?[^\W\d_]+)"
+    r"( (?:for|to|in|at|on|with|when|where|if|unless|only|under|by|are|is)(?: [\w'’-]+){1,4})?"
+    r"(?:[*_\]]*[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
 _MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
-    (r"exception\w*|except|exempt\w*", "exceptions"), (r"examples?", "examples"),
+    (r"(?<!no )exception\w*|except|exempt\w*", "exceptions"), (r"examples?", "examples"),
     (r"no violations?|not (?:a )?violat\w+", "allowed"),
     (r"not|never|cannot|forbidden|prohibited|disallowed|banned|violat\w+|unacceptable", "violates"),
     (r"allowed|permitted|acceptable", "allowed")))
@@ -69,7 +73,8 @@ def misplaced(text: str, section: str) -> str:
     meant = _meant(match[1].lower()) if match else ""
     if not match or not meant or (meant == "violates") == (section == "violates"):
         return ""
-    return f"{match[1]!r} would be an item of {section!r}; put it under `## {meant.title()}`, or begin it with another word"
+    name = match[1] + (match[2] or "")
+    return f"{name!r} would be an item of {section!r}; put it under `## {meant.title()}`, or begin it with another word"
 
 
 def _plain(name: str) -> str:
@@ -209,6 +214,7 @@ class _Page:
                 self._lead(line if bullet is sign else "")
             self._mark(number, words[0] + bullet[1][0])
             self._bullet(number, indent, bullet[1].strip())
+            self._listed(number, 2, bullet[1].strip(), False)               # `- R1: one` above `R2: two`
         elif not self.here:                                 # the lead, or a file without sections: read as it stands
             self.parts[""].append((number, line))
             self._listed(number, indent, words, nested)
@@ -221,6 +227,8 @@ class _Page:
     def _bullet(self, number: int, indent: int, text: str) -> None:
         items = self.parts[self.here]
         if self.prose and self.here == "violates" and items[-1][1].endswith(":"):
+            if problem := misplaced(items[-1][1].removeprefix("- "), self.here):
+                self.wrong.append((items[-1][0], problem))
             self.parts[""].append((items[-1][0], items.pop()[1].removeprefix("- ")))
         items.append((number, f"- {text}"))
         self.indent, self.prose = indent, self.sign and text.endswith(":")
@@ -262,13 +270,14 @@ class _Page:
         words = _QUOTE.sub("", words, 1)
         match = _SIGN.fullmatch(words) or _LIKE.match(words)
         kind = match and (match.lastgroup or "sign")
-        if not match or not kind or nested or kind == "label" and self.here == "examples":
+        if not match or not kind or kind == "label" and self.here == "examples":
             return
         begin = match[0].strip()[:12] if match.lastgroup else words.split()[0]
         if self.like.get(kind):
             self.wrong.append((number, f"this line and one above seem to begin items of a list ({self.like[kind]!r}, "
                                f"{begin!r}) and would be one; begin each with `- `"))
-        self.like[kind] = "" if kind in self.like else begin
+        if kind in self.like or not nested:
+            self.like[kind] = "" if kind in self.like else begin
 
     def _mark(self, number: int, begin: str) -> None:
         """Check marks and crosses among the items of one section are two sections."""

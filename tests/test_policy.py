@@ -233,6 +233,17 @@ def test_comments_in_quotes_are_words():
     (BODY + "- **Exceptions:** staff\n", "w.md:4: 'Exceptions' would be an item of 'violates'; put it under"),
     (BODY + "- Not a violation: history\n", "w.md:4: 'Not a violation' would be an item of 'violates'"),
     (BODY + "## Allowed\n- *Never*: guns\n", "w.md:5: 'Never' would be an item of 'allowed'; put it under `## Violates`"),
+    (BODY + "\nExceptions for staff: they may.\n", "w.md:5: 'Exceptions for staff' would be an item of 'violates'; put it"),
+    (BODY + "\n**Exceptions for staff:** they may.\n", "w.md:5: 'Exceptions for staff' would be"),
+    (BODY + "\n**Exceptions for staff** may.\n", "w.md:5: 'Exceptions for staff' would be"),
+    (BODY + "- Allowed for our staff: vouchers\n", "w.md:4: 'Allowed for our staff' would be"),
+    (BODY + "\nExceptions for staff\n\n- they may\n", "w.md:5: 'Exceptions for staff' would be"),
+    (BODY + "\nExceptions for staff:\n- they may\n", "w.md:5: 'Exceptions for staff' would be"),
+    (BODY + "\nExceptions for staff:\n\nThey may.\n", "w.md:5: 'Exceptions for staff' would be"),
+    (BODY + "\nThe following is allowed:\n- history\n", "w.md:5: 'allowed' would be an item of 'violates'"),
+    (BODY + "## Allowed\n- Not allowed in shops: guns\n", "w.md:5: 'Not allowed in shops' would be an item of 'allowed'"),
+    ("## Violates\n- R1: one\n  R2: two\n", "w.md:3: this line and one above seem to begin items of a list ('R1:', 'R2:')"),
+    ("- a. one\nb. two\n", "w.md:2: this line and one above seem to begin items of a list ('a.', 'b.')"),
     ("# W\nNever:\n- bombs\n## Allowed\n- history\n", "w.md:3: no rule: this stands above the sections; write `## Viol"),
     ("# W\nNever.\n## Allowed\n- history\n", "w.md:1: no rule: write at least one bullet under `## Violates`"),
 ])
@@ -251,8 +262,12 @@ def test_prose_that_names_a_key_is_prose(lead):
 
 
 def test_items_that_begin_with_a_name_stay_items():
-    rules = ("Action: films with gore", "Permitted substances: sold to minors", "Never: bombs", "Depth: charges")
+    rules = ("Action: films with gore", "Permitted substances: sold to minors", "Never: bombs", "Depth: charges",
+             "No exceptions for staff: they get none", "Acceptable words for slurs", "Examples of malware: code that runs",
+             "Allowed by nobody but asked for.", "Exceptions made up for a refund", "-x of chmod",
+             "R1: one\n  A) two\n  B) three")
     text = "".join(f"- {rule}\n" for rule in rules)
+    rules = tuple(" ".join(rule.split()) for rule in rules)
     p = parse(f"## Violates\n{text}- `w/x` Allowed: said by a parrot\n## Allowed\n- Banned substances: their history\n"
               "## Exceptions\n- Allowed: police\n- Example: police\n", "w", "w.md")
     assert fields(p) == ((*rules, "Allowed: said by a parrot"), ("Banned substances: their history",),
