@@ -15,6 +15,7 @@ import hyperscan
 
 from firewall.errors import GuardDown, Mistakes
 from firewall.guards.detectors import DETECTORS, GROWTH, Detector
+from firewall.guards.escaped import Undone
 from firewall.guards.quiet import LOOSE, SPACED, TIGHT, Quiet, after_blank
 from firewall.guards.views import CHUNK, LONGEST, REACH, View, back, bare, fold, origin, views
 from firewall.policy import Policy, PolicySet
@@ -75,6 +76,18 @@ class Compiled:
         for rules, start, end in self._phrases(fold(part)):
             a, b = origin(part, start, end, fold)
             found |= {(rule, at + a, at + b, True) for rule in rules}
+        return found
+
+    def escaped(self, part: str, at: int, more: bool) -> set[Hit]:
+        """`exact` for words that escapes spell in the `part` at `at`. `more`: it has not all of the text; what may go on
+        behind it, and began too far back for the next part, is left to the views."""
+        if not self.quiet.reads or not (undone := Undone(part, bool(self.phrases))):
+            return set()
+        found = set()
+        for rule, start, end, certain in self.exact(undone.text, 0, undone.text):
+            start, end = undone.place(start, end)
+            if not more or end < len(part) or start >= end - REACH:
+                found.add((rule, at + start, at + end, certain))
         return found
 
     def hidden(self, text: str, words: bool = True) -> set[str]:

@@ -3,7 +3,9 @@
 A policy turns them on with `detect: [email, aws-key, "phrase:project zebra"]`. All triggers of a policy set become one
 hyperscan database (block mode, vectorised, linear), compiled once per policy digest. Phrases are literals, case-folded,
 looked for in the cleaned text. What has a place in the text is reported with exact character spans; what is found only
-in a view (views.py: decoded, reversed, joined over messages) has none, so that `redact` becomes a block.
+in a view (views.py: decoded, reversed, joined over messages) has none, so that `redact` becomes a block. What escapes
+spell in the arguments of a call has a place where the wire shows beside them what they say, and waits for that
+(escaped.py): every dialect redacts alike.
 
 Promises
 - Linear: bounded triggers only (`width` proves it when a set is compiled), growth bounded, texts cut into overlapping
@@ -27,6 +29,7 @@ from typing import NamedTuple
 from firewall.case import Case
 from firewall.errors import GuardDown, Mistakes
 from firewall.guards.compiled import WIDEST, Compiled, Hit, width, wrong
+from firewall.guards.escaped import COMING, beside
 from firewall.guards.quiet import Trace, word_start
 from firewall.guards.views import REACH, chunks, joined, seams
 from firewall.policy import PolicySet
@@ -36,6 +39,7 @@ __all__ = ["WIDEST", "Patterns", "width"]
 
 INLINE = 16_384         # characters that are judged at once, without giving way to other work
 TAIL, STREAMS = 64, 8192    # characters that identify a growing text; growing answers remembered
+NEVER = 1 << 62
 NEW: dict[str, Seen] = {}
 
 
@@ -101,7 +105,7 @@ class Patterns:
                 seen = self._streams.get(case.boundary + case.policies.digest, NEW)
                 for before in seen.values():
                     size -= before.length
-                    if before.hits or before.loose:
+                    if before.hits or before.loose or before.veiled < NEVER:
                         glance = False
         if size > INLINE:
             return None
@@ -184,9 +188,15 @@ class Patterns:
         seen = self._streams.get(key, NEW) if growing and (len(trial) == 1 or not case.whole) else NEW
         seams_too = case.whole and len(trial) > 1
         now: dict[str, Seen] = {}
+        channels = {channel for channel, _ in trial}
         for channel, text in trial:
             start, hits = 0, set()
-            before = seen.get(channel)
+            shown = beside(case, channel, channels) if "\\" in text else ""
+            veiled, before = NEVER, seen.get(channel)
+            if before is not None and shown == COMING:
+                veiled = before.veiled
+            elif before is not None and (before.veiled < NEVER or shown and shown not in seen):
+                before = None           # what its escapes spell has places now, or will never have any
             if before is not None and before.follows(text):
                 start, hits = word_start(text, before.held), set(before.hits)
                 while (inside := min((s for _, s, e, _ in hits if s < start < e), default=start)) < start:
@@ -198,10 +208,15 @@ class Patterns:
                 bare = part
                 if not (quick and c.quiet.alone(part)):
                     found = c.exact(text, start + at, part)
+                    spelt = c.escaped(part, start + at, start + at + len(part) < len(text)) if shown else NONE
                     if at == 0 and start and _WORD.match(text, start - 1):      # cut in a word: no match begins here
                         found = {hit for hit in found if hit[1] > start}
+                    if spelt and shown == COMING:
+                        veiled = min([veiled, *(hit[1] for hit in spelt)])
+                    else:
+                        hits |= spelt
                     hits |= found
-                    bare = _blanked(part, [(s - start - at, e - start - at) for _, s, e, _ in found])
+                    bare = _blanked(part, [(s - start - at, e - start - at) for _, s, e, _ in found | spelt])
                     wild |= c.hidden(bare)
                 if seams_too:
                     blank.append(bare if at == 0 else bare[REACH:])
@@ -215,13 +230,13 @@ class Patterns:
                     places.setdefault(rule, []).append(Span(channel, first, last))
                 if grows:
                     held = min(held, first)
-            if held < end:
-                unsure.append((channel, held))
+            if (clear := min(held, veiled)) < end:
+                unsure.append((channel, clear))
             if growing and not case.whole:
                 if start and before is not None:
                     wild |= before.loose
                 settled = frozenset(h for h in hits if h[2] <= held and h[2] < end)
-                now[channel] = Seen(end, text[-TAIL:], held, settled, frozenset(wild), None)
+                now[channel] = Seen(end, text[-TAIL:], held, settled, frozenset(wild), None, veiled)
             rest.append("".join(blank))
         if growing:
             self._remember(key, now)
@@ -252,7 +267,7 @@ class Seen(NamedTuple):
 
     Nothing before `held` can begin a match (that is what holding means), so the next look starts there. That the text
     only grows is the pump's promise within one exchange; its last characters are compared all the same. `trace` is
-    what a quiet look left.
+    what a quiet look left. From `veiled` on nothing is vouched for until what escapes spell is shown.
     """
 
     length: int
@@ -261,6 +276,7 @@ class Seen(NamedTuple):
     hits: frozenset[Hit]
     loose: frozenset[str]
     trace: Trace | None
+    veiled: int = NEVER
 
     def follows(self, text: str) -> bool:
         return len(text) >= self.length and text.endswith(self.tail, 0, self.length)

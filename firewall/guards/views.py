@@ -1,7 +1,8 @@
 """Views of a text: how it reads once a disguise is taken off. For deterministic matching; the text stays as it is.
 
 Views are additive: what is found in the original counts, and what is found in any view counts too. The
-cleaned view keeps track of places (`origin`), so that what is found in it can be cut out; the others have none.
+cleaned view keeps track of places (`origin`), so that what is found in it can be cut out; the others have none (but for
+escapes in the arguments of a call: escaped.py).
 
     cleaned     format characters, accents and fillers dropped, NFKC, lookalikes read as Latin, dashes and digits as ASCII
     tags        U+E0000 tag characters and variation selectors as bytes       bidi   as a reader would see it
@@ -36,6 +37,7 @@ import hyperscan
 
 from firewall.case import Case
 from firewall.errors import GuardDown
+from firewall.guards.escaped import ESCAPES, HINT, unescape
 
 CHUNK, REACH = 16_384, 1_024
 LONGEST = 4             # characters that one reads as
@@ -63,7 +65,7 @@ _MARKS = re.compile(r"<!--.{0,512}?-->|</?[A-Za-z][^<>]{0,256}>|[*_~`\\]+", re.S
 _SPACED = re.compile(r"(?<!\w)(?:\w([ ._\-*/|]))(?:\w\1){1,}\w(?!\w)")
 HINTS: dict[str, str] = {
     "base64": r"[A-Za-z0-9+/_-]{12}", "hex": r"(?:[0-9A-Fa-f]{2}[ :]?){6}", "percent": r"%[0-9A-Fa-f]{2}",
-    "entity": r"&(?:#[0-9xX]|[A-Za-z]{2,8};)", "escape": r"\\(?:u[0-9A-Fa-f{]|x[0-9A-Fa-f]|[0-7]{2}|U0)",
+    "entity": r"&(?:#[0-9xX]|[A-Za-z]{2,8};)", "escape": HINT,
     "plain": r"[*_~`\\]|<!--|</?[A-Za-z]", "spaced": r"\b\w[ ._\-*/|]\w[ ._\-*/|]\w\b",
     "leet": r"[A-Za-z][0-9@$!|+][A-Za-z]|\b[0-9@$!|+][A-Za-z]",
 }
@@ -71,8 +73,6 @@ BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _TURNED = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS = re.compile("[\ufe00-\ufe0f\U000E0020-\U000E007E\U000E0100-\U000E01EF]")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){6,}")
-_ESCAPES = re.compile(r"\\+u\{([0-9A-Fa-f]{1,6})\}|\\+u([0-9A-Fa-f]{4})|\\+U([0-9A-Fa-f]{8})|\\+x([0-9A-Fa-f]{2})"
-                      r"|\\+([0-7]{2,3})")
 
 
 def views(text: str, words: bool = True, least: int = 0) -> Iterator[View]:
@@ -238,7 +238,7 @@ def _once(text: str, words: bool, least: int, first: bool) -> Iterator[View]:
     if "entity" in hints:
         yield View("decoded", html.unescape(text))
     if "escape" in hints:
-        yield View("decoded", _ESCAPES.sub(_unescape, text))
+        yield View("decoded", ESCAPES.sub(unescape, text))
     if not words or altered and first:          # the cleaned view has these views too
         return
     if "plain" in hints:
@@ -377,11 +377,6 @@ _BINARY = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
 
 def _unhex(packed: str) -> bytes:
     return bytes.fromhex(packed[:len(packed) // 2 * 2])
-
-
-def _unescape(m: re.Match[str]) -> str:
-    point = int(m[5], 8) if m[5] else int(m[1] or m[2] or m[3] or m[4], 16)
-    return chr(point) if point < 0x110000 else ""
 
 
 def _hints(text: str) -> set[str]:

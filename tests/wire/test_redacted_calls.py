@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -13,13 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firewall.case import Case
 from firewall.gate import Gate
+from firewall.guards.patterns import Patterns
 from firewall.proxy import redact
 from firewall.proxy.redact import Redaction
 from firewall.transcript import Transcript
-from firewall.verdict import Span
+from firewall.verdict import Span, decide
 from firewall.wire.frame import Frame
 from firewall.wire.wire import StreamLimits
+from tests.guards.cases import detecting
 from tests.wire.streams import events, heard, listen
 
 KEY = '{"path":".env","text":"region=eu\\nkey=\\u007aebra\\n"}'
@@ -162,9 +165,22 @@ def answer(wire: str, streamed: bool, text: str, size: int) -> list[bytes]:
     return [events({"output_index": 0, **row}) for row in rows] + [events({"type": "response.completed", "response": done})]
 
 
-def relayed(wire: str, streamed: bool, parts: list[bytes]) -> bytes | None:
-    """What leaves of an answer, with a verdict on every part; None where it is blocked. The guard reads every channel, and
-    vouches for no match that may grow."""
+Judge = Callable[[Transcript, bool], tuple[Sequence[Span], Sequence[tuple[str, int]]] | None]
+
+
+def reads(transcript: Transcript, whole: bool) -> tuple[list[Span], Sequence[tuple[str, int]]]:
+    """A guard that reads every channel as it stands, and vouches for no match that may grow."""
+    texts: dict[str, str] = {}
+    for channel, text in transcript.said():
+        texts[channel] = texts.get(channel, "") + text
+    growing = re.compile(r"[a-z0-9@.]*\Z")
+    return [Span(channel, *hit.span()) for channel, text in texts.items() for hit in SECRET.finditer(text)], (
+        () if whole else tuple((channel, hit.start()) for channel, text in texts.items()
+                               if (hit := growing.search(text)) and hit[0]))
+
+
+def relayed(wire: str, streamed: bool, parts: list[bytes], judge: Judge = reads) -> bytes | None:
+    """What leaves of an answer, with a verdict on every part; None where it is blocked."""
     kind = b"application/x-ndjson" if wire == "ollama-chat" else b"text/event-stream"
     kind = kind if streamed else b"application/json"
     reader, gate, transcript = listen(wire, kind, StreamLimits(copies=True)), Gate(), Transcript()
@@ -180,13 +196,9 @@ def relayed(wire: str, streamed: bool, parts: list[bytes]) -> bytes | None:
             gate.close()
         if (mark := gate.question() or 0) == 0:
             continue
-        texts: dict[str, str] = {}
-        for channel, text in transcript.said():
-            texts[channel] = texts.get(channel, "") + text
-        found = [Span(channel, *hit.span()) for channel, text in texts.items() for hit in SECRET.finditer(text)]
-        growing = re.compile(r"[a-z0-9@.]*\Z")
-        unsure = () if gate.whole else tuple(
-            (channel, hit.start()) for channel, text in texts.items() if (hit := growing.search(text)) and hit[0])
+        if (verdict := judge(transcript, gate.whole)) is None:
+            return None
+        found, unsure = verdict
         if found and not redaction.apply(found, unsure, reader):
             return None
         clear = min([mark, *(transcript.mark(channel, offset) for channel, offset in unsure)])
@@ -249,3 +261,67 @@ def test_halves_of_surrogate_pairs_stay_where_they_are(wire: str, streamed: bool
     want = json.dumps({"a": "\ud83d[redacted]\ude00", "b": "\U0001f600[redacted]\ud83d", "n": "[redacted]"})
     for copy in arguments(wire, streamed, out, json.loads):
         assert json.dumps(copy) == want
+
+
+DETECTED = detecting("email", "aws-key", "credit-card", "phrase:project zebra", "phrase:a/b")
+PATTERNS = Patterns()
+DIALECTS = ["openai-chat", "openai-responses", "anthropic-messages", "gemini", "ollama-chat"]
+HIDDEN = re.compile(r"bob@example\.com|AKIAIOSFODNN7EXAMPLE|4111 1111 1111 1111|project\s+zebra|a/b")
+
+
+def detects() -> Judge:
+    """The guard that is shipped, on one answer."""
+    boundary = str(random.random())
+
+    def judge(transcript: Transcript, whole: bool) -> tuple[Sequence[Span], Sequence[tuple[str, int]]] | None:
+        verdict = PATTERNS.known(Case("output", DETECTED, (), transcript.said(), whole, boundary=boundary))
+        assert verdict is not None
+        decision = decide([verdict], DETECTED)
+        assert decision.action in ("allow", "redact", "block")
+        return None if decision.stops else (decision.spans, verdict.unsure)
+    return judge
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("wire", DIALECTS)
+@pytest.mark.parametrize("text, said", [
+    (r'{"to":"bob\u0040example.com","n":1}', {"to": "[redacted]", "n": 1}),
+    (r'{"text":"Hello\nbob\u0040exampl\u0065.com"}', {"text": "Hello\n[redacted]"}),
+    (r'{"key":"\u0041KIAIOSFODNN7EXAMPLE","to":"b"}', {"key": "[redacted]", "to": "b"}),
+    (r'{"text":"the pro\u006aect\nzebra, a\/b"}', {"text": "the [redacted], [redacted]"}),
+    (r'{"in":"{\"to\":\"bob\\u0040example.com\"}"}', {"in": '{"to":"[redacted]"}'}),
+])
+def test_what_a_detector_finds_decoded_is_redacted_in_every_dialect(
+        text: str, said: dict[str, Any], wire: str, streamed: bool) -> None:
+    for size in (1, 5, 500) if streamed else (500,):
+        out = relayed(wire, streamed, answer(wire, streamed, text, size), detects())
+        assert out is not None and b"example" not in out and b"EXAMPLE" not in out and b"zebra" not in out
+        copies = arguments(wire, streamed, out)
+        assert copies and all(copy == said for copy in copies)
+
+
+MIXED = st.lists(st.sampled_from(["bob@example.com", "AKIAIOSFODNN7EXAMPLE", "4111 1111 1111 1111", "project zebra",
+                                  "project\nzebra", "a/b", "\n", "\t", " ", "\"", "\u00e9", "\U0001f600", "n", "\\ "]),
+                 max_size=5).map(" ".join)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("wire", DIALECTS)
+@settings(max_examples=60, deadline=None)
+@given(value=st.dictionaries(st.sampled_from("xyz"), MIXED, min_size=1, max_size=3), seed=st.integers(0, 99),
+       size=st.sampled_from([1, 3, 8, 500]))
+def test_however_it_is_spelled_and_cut_the_detectors_redact_alike(
+        wire: str, streamed: bool, value: dict[str, str], seed: int, size: int) -> None:
+    out = relayed(wire, streamed, answer(wire, streamed, spelled(value, random.Random(seed)), size), detects())
+    assert out is not None
+    for copy in arguments(wire, streamed, out):
+        assert copy == {key: HIDDEN.sub("[redacted]", text) for key, text in value.items()}
+
+
+@pytest.mark.parametrize("size", [1, 500])
+def test_a_disguise_that_no_decoded_channel_takes_off_blocks(size: int) -> None:
+    """Beside something that is redacted too: base64 in a string, and escapes in plain text."""
+    hidden = orjson.dumps({"a": "bob@example.com", "b": "cHJvamVjdCB6ZWJyYQ=="}).decode().replace("@", r"\u0040")
+    assert relayed("openai-chat", True, answer("openai-chat", True, hidden, size), detects()) is None
+    said = orjson.dumps({"choices": [{"index": 0, "delta": {"content": r"bob\u0040example.com"}}]})
+    assert relayed("openai-chat", True, [b"data: " + said + b"\n\n"], detects()) is None
