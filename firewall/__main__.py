@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[shared, ports, serving], help="serve (the default)")
     demo = commands.add_parser("demo", parents=[shared, ports], help="show it all without key or network")
     demo.add_argument("--once", action="store_true", help="show the exchanges and exit instead of staying up")
-    check = commands.add_parser("check", parents=[shared], help="judge one text; exit 0 allow, 1 block")
+    check = commands.add_parser("check", parents=[shared], help="judge one text; exit 0 allow, redact or flag, "
+                                "1 block, 2 no verdict")
     check.add_argument("text", help="the text, or - to read standard input")
     check.add_argument("--direction", choices=("input", "output"), default="input")
     check.add_argument("--prompt", default="", help="with --direction output: the user turn it answers")

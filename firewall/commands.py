@@ -77,7 +77,7 @@ def active(config: Config) -> PolicySet:
 
 
 async def judge(config: Config, args: argparse.Namespace) -> int:
-    """Judges one text and prints one JSON object. Exit 0 allow, 1 block, 2 the guard is down."""
+    """Judges one text and prints one JSON object. Exit 0 allow, redact or flag, 1 block, 2 no verdict."""
     try:
         text = sys.stdin.read() if args.text == "-" else args.text
         f"{text}{args.prompt}".encode()

@@ -45,6 +45,16 @@ def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "missing: no such file" in said and "below: cannot be made" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("kind", ["vllm", "transformers"])
+def test_a_reasoning_guard_without_a_model_says_what_to_write(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--guard", kind, "check", "hello"]) == 2
+    assert 'the folder of a checkpoint: model = "FOLDER" under [guard]' in capsys.readouterr().err
+
+
+def test_the_help_of_check_says_every_exit_status() -> None:
+    assert "exit 0 allow, redact or flag, 1 block, 2 no verdict" in " ".join(parser().format_help().split())
+
+
 def test_a_key_that_is_not_set_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "a key")

@@ -53,7 +53,8 @@ def leaf(config: Config, kind: str) -> Guard:
         from firewall.guards.webhook import WebhookGuard
         return WebhookGuard(rest, deadline=g.deadline)
     if not g.model and word in ("vllm", "transformers"):
-        raise Mistakes([f"guard.model: kind {word} needs a model folder or name"])
+        raise Mistakes([f"guard.model: kind {word} needs the folder of a checkpoint: model = \"FOLDER\" under [guard] in "
+                        "firewall.toml"])
     if word == "remote":
         from firewall.guards.remote import RemoteGuard
         return RemoteGuard(tuple(rest.split(",")), model=g.model, depth=g.depth, dialect=g.dialect,
