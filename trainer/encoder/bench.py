@@ -153,7 +153,7 @@ def _case(row: dict[str, Any], policies: PolicySet) -> Case:
 
 
 def _recall_at(scores: NDArray[np.float64], labels: NDArray[np.int64], fpr: float) -> float:
-    """The best recall of any threshold whose false-positive rate is at most `fpr` (below 1), as `benchmarks.score` has it."""
+    """The best recall of any threshold whose false-positive rate is at most `fpr`, as `benchmarks.score` has it."""
     good = np.sort(scores[labels == 0])
     if not len(good) or not labels.sum():
         return float("nan")
