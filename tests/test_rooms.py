@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -35,3 +36,24 @@ def test_no_file_is_longer_than_four_hundred_lines():
 def test_no_room_is_called_utils():
     names = {path.stem for room in ("firewall", "trainer", "benchmarks") for path in (ROOT / room).rglob("*.py")}
     assert not names & {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
+
+
+def room(lines: list[str], name: str) -> list[str]:
+    """The lines under `name/` in the picture: the one that begins with it, and those further in."""
+    at = next((i for i, line in enumerate(lines) if line.lstrip().startswith(f"{name}/")), len(lines))
+    deep = len(lines[at]) - len(lines[at].lstrip()) if at < len(lines) else 0
+    end = next((i for i in range(at + 1, len(lines)) if len(lines[i]) - len(lines[i].lstrip()) <= deep), len(lines))
+    return lines[at:end]
+
+
+def test_every_module_has_its_place_in_the_picture_of_the_rooms():
+    picture = (ROOT / "docs" / "architecture.md").read_text().partition("## The rooms")[2].split("```")[1].splitlines()
+    missing = []
+    for path in sorted((ROOT / "firewall").rglob("*.py")):
+        *rooms, name = path.relative_to(ROOT).with_suffix("").parts
+        lines = picture
+        for part in rooms:
+            lines = room(lines, part)
+        if not lines or name != "__init__" and name not in re.findall(r"\w+", "\n".join(lines)):
+            missing.append("/".join((*rooms, name)))
+    assert not missing, f"name them in docs/architecture.md, The rooms: {missing}"
