@@ -81,9 +81,7 @@ class Compiled:
     def escaped(self, part: str, at: int, more: bool) -> set[Hit]:
         """`exact` for words that escapes spell in the `part` at `at`. `more`: it has not all of the text; what may go on
         behind it, and began too far back for the next part, is left to the views."""
-        if not self.quiet.reads or not (undone := Undone(part, bool(self.phrases))):
-            return set()
-        found = set()
+        undone, found = Undone(part), set()
         for rule, start, end, certain in self.exact(undone.text, 0, undone.text):
             start, end = undone.place(start, end)
             if not more or end < len(part) or start >= end - REACH:

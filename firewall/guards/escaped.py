@@ -19,7 +19,7 @@ ESCAPES = re.compile(r"\\+u([dD][89abAB][0-9A-Fa-f]{2})\\+u([dD][c-fC-F][0-9A-Fa
                      r"|\\+u([0-9A-Fa-f]{4})|\\+U([0-9A-Fa-f]{8})|\\+x([0-9A-Fa-f]{2})|\\+([0-7]{2,3})")
 CALLED = ("/arguments", "/input")       # channels of an answer that get one beside them once the call is whole
 COMING = "?"
-_HINT, _SLASHES = re.compile(HINT), re.compile(r"\\+")
+_SLASHES = re.compile(r"\\+")
 _ANY = re.compile(ESCAPES.pattern + r'|\\+(["\\/bfnrt])')
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
@@ -41,24 +41,15 @@ def beside(case: Case, channel: str, channels: Container[str]) -> str:
 
 
 class Undone:
-    """`text`: another with its escapes undone, JSON's and those of `ESCAPES`, two deep; `place` leads back to that one.
-    False where there is nothing that a view would undo.
-
-    Args:
-        words: JSON's own count too (a line feed between two words of a phrase).
-    """
+    """`text`: another with its escapes undone, JSON's and those of `ESCAPES`, two deep; `place` leads back to that one."""
 
     __slots__ = ("_rounds", "text")
 
-    def __init__(self, text: str, words: bool = False) -> None:
+    def __init__(self, text: str) -> None:
         self.text = text
         self._rounds: list[tuple[list[int], list[tuple[int, int]]]] = []
-        if "\\" in text and (words or _HINT.search(text)):
-            for _ in range(2):
-                self._undo()
-
-    def __bool__(self) -> bool:
-        return bool(self._rounds)
+        for _ in range(2):
+            self._undo()
 
     def place(self, start: int, end: int) -> tuple[int, int]:
         """Characters `start:end` of `text` -> those of the other that spell them; an escape from its own backslash."""

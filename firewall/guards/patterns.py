@@ -208,16 +208,20 @@ class Patterns:
                 bare = part
                 if not (quick and c.quiet.alone(part)):
                     found = c.exact(text, start + at, part)
-                    spelt = c.escaped(part, start + at, start + at + len(part) < len(text)) if shown else NONE
                     if at == 0 and start and _WORD.match(text, start - 1):      # cut in a word: no match begins here
                         found = {hit for hit in found if hit[1] > start}
-                    if spelt and shown == COMING:
-                        veiled = min([veiled, *(hit[1] for hit in spelt)])
-                    else:
-                        hits |= spelt
+                    bare = _blanked(part, [(s - start - at, e - start - at) for _, s, e, _ in found])
+                    viewed = c.hidden(bare)
+                    if viewed and shown:
+                        spelt = c.escaped(part, start + at, start + at + len(part) < len(text))
+                        bare = _blanked(bare, [(s - start - at, e - start - at) for _, s, e, _ in spelt])
+                        viewed = c.hidden(bare)
+                        if shown == COMING:
+                            veiled = min([veiled, *(hit[1] for hit in spelt)])
+                        else:
+                            found |= spelt
                     hits |= found
-                    bare = _blanked(part, [(s - start - at, e - start - at) for _, s, e, _ in found | spelt])
-                    wild |= c.hidden(bare)
+                    wild |= viewed
                 if seams_too:
                     blank.append(bare if at == 0 else bare[REACH:])
                 yield

@@ -43,10 +43,10 @@ def test_every_character_knows_what_spells_it(units: list[tuple[str, int]]) -> N
         escaped = "".join(f"\\u{unit:04x}" for unit in memoryview(char.encode("utf-16-le")).cast("H"))
         short = {"\n": r"\n", '"': r'\"', "/": r"\/"}.get(char, escaped)
         parts.append((char, [char, escaped, short, escaped.replace("\\", "\\\\")][how]))
-    undone, at = Undone("".join(spelt for _, spelt in parts), words=True), 0
+    undone, at = Undone("".join(spelt for _, spelt in parts)), 0
     assert undone.text == "".join(char for char, _ in parts)
     done = 0
-    for char, spelt in parts if undone else ():
+    for char, spelt in parts:
         start, end = undone.place(at, at + len(char))
         assert end == done + len(spelt) and start - done == (spelt[:2] == "\\\\")
         at, done = at + len(char), done + len(spelt)
