@@ -57,3 +57,11 @@ def test_every_module_has_its_place_in_the_picture_of_the_rooms():
         if not lines or name != "__init__" and name not in re.findall(r"\w+", "\n".join(lines)):
             missing.append("/".join((*rooms, name)))
     assert not missing, f"name them in docs/architecture.md, The rooms: {missing}"
+
+
+def test_every_metric_and_log_line_is_explained():
+    told = (ROOT / "docs" / "operating.md").read_text()
+    code = "".join(path.read_text() for path in sorted((ROOT / "firewall").rglob("*.py")))
+    names = re.findall(r'"(firewall_[a-z_]+)",', (ROOT / "firewall" / "proxy" / "metrics.py").read_text())
+    names += re.findall(r'(?:get_logger\(\)|\blog)\.(?:info|warning|error)\("([a-z_]+)"', code)
+    assert len(names) > 25 and not [name for name in names if f"`{name}`" not in told]
