@@ -52,7 +52,7 @@ class Patterns:
     """
 
     name = "patterns"
-    fingerprint = "patterns-2"
+    fingerprint = "patterns-3"
 
     def __init__(self, sets: int = 32, *, quick: bool = True) -> None:
         self.sets, self.quick = sets, quick
