@@ -2,6 +2,9 @@
 
 The cheap ones first, in turn: when what they found already blocks for certain, the rest is not asked. A guard that has
 no verdict means that all have none, for nobody vouched for what it would have seen; a block found before that stands.
+
+What a guard found for a policy that redacts leaves nobody: the guards behind it judge the rest (`rest`), for a finding of
+theirs about the same words, which they cannot place, would block what the cut has mended.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import time
 from collections.abc import Iterable
 from functools import cache
 
-from firewall.case import Case
+from firewall.case import Case, Said
 from firewall.guards.guard import Guard, warm
 from firewall.policy import PolicySet
 from firewall.verdict import Depth, Finding, Span, Verdict, decide
@@ -60,16 +63,60 @@ class AllOf:
                 return None
             verdicts.append(verdict)
         verdicts.reverse()
+        asked = case
+        for i, guard in enumerate(self.guards[1:], 1):
+            asked = rest(asked, verdicts[i - 1])
+            if asked is not case:
+                if (verdict := guard.known(asked)) is None:
+                    return None
+                verdicts[i] = verdict
         return _calm(verdicts) or merge(verdicts)
 
     async def judge(self, case: Case) -> Verdict:
         began = time.perf_counter()
         verdicts: list[Verdict] = []
+        asked = case
         for guard in self.guards:
-            verdicts.append(guard.known(case) or await guard.judge(case))
+            verdicts.append(guard.known(asked) or await guard.judge(asked))
             if decide(verdicts, case.policies).action == "block":
                 break
+            asked = rest(asked, verdicts[-1])
         return merge(verdicts, (time.perf_counter() - began) * 1e3)
+
+
+def rest(case: Case, verdict: Verdict) -> Case:
+    """What is left on trial once policies that redact have cut out what `verdict` places: blanks as long, so that every
+    place stays the same. Of a growing answer nothing from an unsure place on is left: it may be a beginning of such.
+
+    The rest of a longer answer begins with the rest of a shorter one, hence streamed and whole verdicts agree.
+    """
+    if not case.policies.redacts or not (verdict.findings or verdict.unsure):
+        return case
+    cut: dict[str, list[Span]] = {}
+    for finding in verdict.findings:
+        policy = case.policies.owner[finding.rule]
+        if policy.action == "redact" and policy.release != "watch" and finding.score >= policy.threshold:
+            for span in finding.spans:
+                cut.setdefault(span.channel, []).append(span)
+    ends = dict(verdict.unsure)
+    trial = case.trial()
+    if not (cut or ends) or len({channel for channel, _ in trial}) < len(trial):
+        return case
+    left = [text if channel not in cut and channel not in ends else _left(text, cut.get(channel, ()), ends.get(channel))
+            for channel, text in trial]
+    if case.direction == "input":
+        return case._replace(messages=tuple(m._replace(text=t) for m, t in zip(case.messages, left, strict=True)))
+    return case._replace(answer=tuple(Said(c, t) for (c, _), t in zip(trial, left, strict=True)))
+
+
+def _left(text: str, cut: Iterable[Span], end: int | None) -> str:
+    out, done = [], 0
+    for _, first, last in sorted(cut):
+        if last > done:
+            first = max(first, done)
+            out += text[done:first], " " * (last - first)
+            done = last
+    return "".join([*out, text[done:]])[:end]
 
 
 def _calm(verdicts: list[Verdict]) -> Verdict | None:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from firewall.case import Case
 from firewall.errors import GuardDown
 from firewall.guards.cascade import Cascade, Stage, even
-from firewall.guards.compose import AllOf, _calm, merge
+from firewall.guards.compose import AllOf, _calm, merge, rest
 from firewall.guards.patterns import Patterns
 from firewall.guards.scripted import ScriptedGuard
 from firewall.policy import PolicySet, parse
 from firewall.verdict import Finding, Span, Verdict, decide
 
-from .cases import FRAUD, SET, WEAPONS, asked, detecting
+from .cases import FRAUD, SET, WEAPONS, asked, detecting, said
 
 
 class Says(ScriptedGuard):
@@ -42,6 +42,58 @@ async def test_all_of_merges_everything() -> None:
     assert {f.rule for f in verdict.findings} == {"pii/1", "weapons/2"}
     assert verdict.path == ("patterns", "scripted") and guard.name == "scripted"
     assert guard.known(asked("fine", policies=both)) is not None
+
+
+class Sees(ScriptedGuard):
+    """Minds an address without knowing where it is, as a model does; keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    def known(self, case: Case) -> Verdict | None:
+        self.shown.append("|".join(text for _, text in case.trial()))
+        return Verdict("sees", (Finding("pii/1", 0.9),) if "@" in self.shown[-1] else (), 0.9)
+
+
+async def test_what_is_cut_out_is_not_held_against_the_rest() -> None:
+    pii, deep = detecting("email"), Sees()
+    guard = AllOf(Patterns(), deep)
+    for case in (asked("mail joe@example.com today", "yes", policies=pii),
+                 said("mail joe@example.com today", policies=pii, whole=True)):
+        for verdict in (guard.known(case), await guard.judge(case)):
+            assert verdict and decide([verdict], pii).action == "redact"
+            assert [s[1:] for f in verdict.findings for s in f.spans] == [(5, 20)]
+            assert deep.shown[-1].startswith("mail" + " " * 17 + "today")
+    both = asked("joe@example.com or a@b", policies=pii)
+    assert decide([await guard.judge(both)], pii).action == "block"       # there is more than was cut
+    flagged = detecting("email", action="flag")
+    await guard.judge(asked("joe@example.com", policies=flagged))
+    assert deep.shown[-1] == "joe@example.com"
+
+
+pii, patterns = detecting("email"), Patterns()
+
+
+PARTS = ["joe@example.com", " joe", "@", "ex", "ample.com", " or ", "jim@example.org."]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8), st.data())
+def test_the_rest_of_a_growing_answer_only_grows(parts: list[str], data: st.DataObject) -> None:
+    text, shown = "".join(parts), ""
+    patterns._streams.clear()
+    for cut in sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4))):
+        case = said(text[:cut], policies=pii)
+        verdict = patterns.known(case)
+        assert verdict is not None
+        left = rest(case, verdict).channels()["a"]
+        assert left.startswith(shown)
+        shown = left
+    whole = said(text, policies=pii, whole=True)
+    verdict = patterns.known(whole)
+    assert verdict is not None
+    left = rest(whole, verdict).channels()["a"]
+    assert left.startswith(shown) and len(left) == len(text)
 
 
 async def test_a_certain_block_spares_the_rest_even_a_dead_one() -> None:

@@ -8,6 +8,9 @@ or not, and a finding never goes away when more text arrives.
 A text in disguise (zero-width characters, full-width letters, lookalikes, emoji glued to words, letters in tags) is
 judged as it stands and as it reads (`reading.py`). Window scores are remembered by tenant, text and plan, so that a
 growing answer costs only its new windows.
+
+Spans say where the words stand that spoke most for a finding. They are no complete list of what violates, hence never
+good for cutting out: findings of policies that redact have none, and block.
 """
 
 from __future__ import annotations
@@ -178,6 +181,8 @@ class EncoderGuard:
                 best[rule] = max(best.get(rule, 0.0), float(scores.p[r]))
                 spans.setdefault(rule, [])
             for at, first, last in scores.spans:
+                if case.policies.owner[plan.rules[at]].action == "redact":
+                    continue            # evidence is not all there is to cut: without a span it blocks
                 a, b = first + piece.start, last + piece.start
                 if piece.place:
                     a, b = piece.place(a, b)

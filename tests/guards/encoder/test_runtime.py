@@ -152,6 +152,16 @@ async def test_letters_in_tags_are_judged_where_they_stand(guard: EncoderGuard, 
     assert spans and all(5 <= s.start < s.end <= 5 + len(hidden) for s in spans)
 
 
+async def test_what_only_the_encoder_finds_of_a_policy_that_redacts_blocks(guard: EncoderGuard) -> None:
+    """Its evidence is not all there is to cut: most of these passwords would go out."""
+    secrets = PolicySet((load(ROOT / "policies").owner["secrets"],))
+    names = "alice bob carol dave erin frank grace heidi ivan judy".split()
+    text = "Logins:\n" + "\n".join(f"user {n} password Blue-{n[::-1]}-7{i}" for i, n in enumerate(names))
+    verdict = await guard.judge(answers(secrets, text, True))
+    assert verdict.findings and not any(f.spans for f in verdict.findings)
+    assert decide([verdict], secrets).action == "block"
+
+
 def test_plain_texts_are_judged_once(policies: PolicySet) -> None:
     for text in ("plain words " * 200, "Naïve “words” – of a café… " * 200):
         got = pieces(asks(policies, text))
