@@ -110,7 +110,8 @@ def rest(case: Case, verdict: Verdict) -> Case:
 
 
 def _left(text: str, cut: Iterable[Span], end: int | None) -> str:
-    out, done = [], 0
+    out: list[str] = []
+    done = 0
     for _, first, last in sorted(cut):
         if last > done:
             first = max(first, done)
