@@ -4,7 +4,9 @@ Channels: `block/2/text`, `block/2/thinking`, `block/2/input` and `block/2/name`
 `block/2/citations/0/...`, `block/2/content/...` for what the vendor's own tools bring in; `stop/...`; anything else
 by its path. A message's blocks and the deltas of a stream have the same channels. Should a stream hold a second
 message, its channels begin with `message/1/`. A channel is one field's for the whole answer (`owners.py`), and fields of
-two events are two: but a block begins with the words that its deltas continue. It begins with words only once.
+two events are two: but a block begins with the words that its deltas continue. It begins with words only once: where an
+index begins again with words after its block ended, that block is `block/2/1/text`, and its deltas are shown on
+`block/2/text` as well, for a client may take an index for a place in the list of all blocks (anthropic-sdk-python does).
 
 A tool use is pending from its start, or its first input, until its `content_block_stop`; then input whose escapes hide
 words is shown decoded.
@@ -138,6 +140,9 @@ class Blocks:
         self._field = ""        # what the fields that are read now belong to: the event, and the type of its delta
         self._calling: dict[int, list[str]] = {}        # open tool uses -> fragments of their input
         self._cited: dict[int, int] = {}
+        self._begun = 0                         # blocks of this message so far
+        self._again: dict[int, int] = {}        # index -> how often it began again with words
+        self._beside: dict[int, str] = {}       # index -> where its deltas belong too, for who counts blocks
 
     @property
     def pending(self) -> bool:
@@ -160,6 +165,7 @@ class Blocks:
         if type_ == "content_block_start" and type(document.get("content_block")) is dict:
             block = document["content_block"]
             out += self._called(index)
+            self._begin(block, index, index in seen.open, out)
             if _type(block) in CALLS or "input" in block:
                 self._calling[index] = []
             self._block(block, index, out)
@@ -177,6 +183,9 @@ class Blocks:
             if seen.started:
                 self._messages += 1
             self._cited.clear()
+            self._begun = 0
+            self._again.clear()
+            self._beside.clear()
             self._message(document["message"], out)
             self._rest(document, ("type", "message"), out)
             seen = Seen(started=True)
@@ -217,7 +226,8 @@ class Blocks:
         return [leaf for index in list(self._calling) for leaf in self._called(index)]
 
     def _path(self, index: int) -> str:
-        return f"block.{index}" if not self._messages else f"message.{self._messages}.block.{index}"
+        path = f"block.{index}" if not self._messages else f"message.{self._messages}.block.{index}"
+        return f"{path}.{self._again[index]}" if index in self._again else path
 
     def _rest(self, document: dict[str, Any], known: tuple[str, ...], out: list[Leaf]) -> None:
         for key, value in document.items():
@@ -236,9 +246,24 @@ class Blocks:
                     self._calling[index] = []
                     self._block(block, index, out)
                     out += self._called(index)
+                self._begun = len(value)
             else:
                 where = "stop" if key.startswith("stop_") else "message"
                 self._other(message, key, value, PLACE["message"], where, out)
+
+    def _begin(self, block: dict[str, Any], index: int, open: bool, out: list[Leaf]) -> None:
+        """A block that begins with words where its index says otherwise than its place in the message, or once more."""
+        place, self._begun = self._begun, self._begun + 1
+        said = {key: _said(block[key]) for key in WRITTEN if _speaks(block, key)}
+        path = self._path(index)
+        if any(f"{path}.{key}".replace(".", "/") in self._owners for key in said):
+            if open:
+                raise unreadable("a block begins twice")
+            self._beside.setdefault(index, path)
+            self._again[index] = self._again.get(index, 0) + 1
+        if said and place != index:
+            path = self._beside[place] = f"message.{self._messages}.place.{place}"
+            out += [Leaf(self._owners.of(f"{path}.{key}", WRITTEN[key]), said[key]) for key in said]
 
     def _block(self, block: dict[str, Any], index: int, out: list[Leaf]) -> None:
         """A block, whole or as it begins."""
@@ -246,12 +271,9 @@ class Blocks:
         for key, value in block.items():
             if key in KEYS and (value == "" or type(value) in SCALARS):
                 continue
-            if key in WRITTEN and value and (type(value) is str or key == "input"):
-                channel = f"{path}.{key}".replace(".", "/")
-                if channel in self._owners:
-                    raise unreadable("a block begins twice")
-                said = value if type(value) is str else orjson.dumps(value).decode()
-                out.append(Leaf(self._owners.of(channel, WRITTEN[key]), said, block, key))
+            if key in WRITTEN and _speaks(block, key):
+                said = _said(value)
+                out.append(Leaf(self._owners.of(f"{path}.{key}", WRITTEN[key]), said, block, key))
                 if key == "input":
                     self._calling[index].append(said)
                 continue
@@ -266,6 +288,8 @@ class Blocks:
                 continue
             if key in NAMED and type(value) is str:
                 out.append(Leaf(self._owners.of(f"{path}.{NAMED[key]}", type_), value, delta, key))
+                if index in self._beside:
+                    out.append(Leaf(self._owners.of(f"{self._beside[index]}.{NAMED[key]}", type_), value))
                 if key == "partial_json":
                     if type_ != "input_json_delta":     # two writers of one input: their escapes are decoded together
                         raise unreadable("a delta of another type writes a block's input")
@@ -304,3 +328,13 @@ def _type(node: dict[str, Any]) -> str:
     """What an object says it is; nothing where that is no string."""
     value = node.get("type")
     return value if type(value) is str else ""
+
+
+def _speaks(block: dict[str, Any], key: str) -> bool:
+    """Whether a block begins with words that its deltas continue."""
+    value = block.get(key)
+    return bool(value) and (type(value) is str or key == "input")
+
+
+def _said(value: Any) -> str:
+    return value if type(value) is str else orjson.dumps(value).decode()

@@ -110,6 +110,30 @@ def test_a_block_begins_with_words_once() -> None:
         reader.feed(events(block(""), delta("bo"), block("x"), delta("mb")))
 
 
+def stop(index: int = 0) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def test_an_index_may_begin_again_with_words() -> None:
+    """What a client reads who goes by the index is judged as one, and what one reads who counts the blocks."""
+    frames = listen("anthropic-messages").feed(events(
+        block("bo"), stop(), block("x"), delta("mb"), stop(), {**block("ze"), "index": 2}, stop(2),
+        {**delta("bra"), "index": 2}))
+    assert said(frames) == {"block/0/text": "bomb", "block/0/1/text": "xmb", "message/0/place/1/text": "x",
+                            "block/2/text": "zebra"}
+    tool = {**BLOCK, "content_block": {"type": "tool_use", "name": "f", "input": {"a": "b\nc"}}}
+    words = said(listen("anthropic-messages").feed(events(tool, stop(), tool, stop())))
+    assert [words[f"block/0/{again}input/decoded"] for again in ("", "1/")] == ["a\nb\nc"] * 2
+    start = {"type": "message_start", "message": {"id": "m", "content": [{"type": "text", "text": "pre"}]}}
+    words = said(listen("anthropic-messages").feed(events(start, block("pre"), delta("fix"), stop())))
+    assert words["block/0/text"] == words["block/0/1/text"] == "prefix"
+
+
+def test_blocks_out_of_order_are_read_both_ways() -> None:
+    frames = listen("anthropic-messages").feed(events({**block("bo"), "index": 1}, {**delta("y"), "index": 1}, delta("mb")))
+    assert said(frames) == {"block/1/text": "boy", "message/0/place/0/text": "bomb", "block/0/text": "mb"}
+
+
 def partial(*values: dict[str, Any]) -> dict[str, Any]:
     return {"candidates": [{"content": {"parts": [{"functionCall": call} for call in values]}}]}
 
