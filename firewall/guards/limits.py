@@ -8,7 +8,9 @@ cancels the work behind it.
 
 Failures that a text can provoke (an unreadable answer, a text too long) and our own overload do not count towards the
 breaker: else one client could shut the guard for all. Nor does a question whose time the line ate, whether it was never
-asked or asked with less time left than an answer usually takes: it ends as `guard_overloaded`.
+asked or asked with less time left than an answer usually takes: it ends as `guard_overloaded`. Nor does a timeout of a
+text of more than `SHORT` characters, or one while the guard answered others: five long documents are no broken guard.
+One that hangs is told by short questions, and by broken connections whatever the length.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from firewall.verdict import Verdict
 RETRIED = frozenset({"guard_unreachable", "guard_error"})          # connection refused or cut; 429 or 5xx
 PROVOKED = frozenset({"guard_unreadable", "guard_too_long", "guard_overloaded"})
 PAUSE = 0.05
+SHORT = 2_048           # characters that any guard reads in time, even if every slot holds as many
 
 
 class Limits:
@@ -52,6 +55,7 @@ class Limits:
         self.steady = steady(guard)
         self.memory = Memory(memory if self.steady else 0, memory_bytes)
         self._closed = False
+        self._heard = 0.0                    # when the guard last answered
 
     @property
     def name(self) -> str:
@@ -92,12 +96,12 @@ class Limits:
         if self._closed:
             raise GuardDown("guard_closed", f"guard {self.name} was closed")
         came, began = time.monotonic(), 0.0
-        if wait := self.breaker.admit(came):
+        size = sum(len(text) for _, text in case.trial())
+        slow = size > SHORT
+        if wait := self.breaker.admit(came, slow):
             raise GuardDown("guard_breaker_open", f"guard {self.name} failed {self.breaker.row} times in a row",
                             retry_after=round(wait, 1))
-        deadline = self.deadline
-        if self.patience:
-            deadline += self.patience * sum(len(text) for _, text in case.trial()) / 1000
+        deadline = self.deadline + self.patience * size / 1000
         limit = asyncio.timeout(deadline)
         try:
             async with limit:
@@ -112,21 +116,28 @@ class Limits:
             now = time.monotonic()
             asked = now - began if began else 0.0
             if limit.expired() and asked < min(self.queue.pace, deadline / 2):
-                self.breaker.dropped()
+                self.breaker.dropped(slow)
                 raise GuardDown("guard_overloaded", f"a question for guard {self.name} spent its {deadline:.1f} s in"
                                 " line", retry_after=round(self.queue.wait, 1)) from None
-            self.breaker.failed(now)
+            if slow or began and self._heard > began:
+                self.breaker.dropped(slow)
+            else:
+                self.breaker.failed(now, slow)
             raise GuardDown("guard_timeout", f"guard {self.name} took longer than {deadline:.1f} s") from None
         except GuardDown as e:
-            (self.breaker.dropped if e.code in PROVOKED else lambda: self.breaker.failed(time.monotonic()))()
+            if e.code in PROVOKED:
+                self.breaker.dropped(slow)
+            else:
+                self.breaker.failed(time.monotonic(), slow)
             raise
         except asyncio.CancelledError:
-            self.breaker.dropped()
+            self.breaker.dropped(slow)
             raise
         except Exception as e:               # its words may repeat the text: only its kind is told
-            self.breaker.failed(time.monotonic())
+            self.breaker.failed(time.monotonic(), slow)
             raise GuardDown("guard_crashed", f"guard {self.name} raised {type(e).__name__}") from None
         self.breaker.succeeded()
+        self._heard = time.monotonic()
         if self.memory.entries and case.whole:
             self.memory.put(self.memory.key(case, self.fingerprint), verdict)
         return verdict

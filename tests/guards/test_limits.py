@@ -12,7 +12,7 @@ from firewall.errors import GuardDown
 from firewall.guards.breaker import Breaker
 from firewall.guards.cascade import Cascade
 from firewall.guards.compose import AllOf
-from firewall.guards.limits import Limits
+from firewall.guards.limits import SHORT, Limits
 from firewall.guards.memory import Memory
 from firewall.guards.queue import Queue
 from firewall.guards.scripted import ScriptedGuard
@@ -168,6 +168,43 @@ async def test_a_hung_guard_opens_the_breaker_behind_a_line_too() -> None:
     limits = Limits(ScriptedGuard(mode="hang"), deadline=0.05, slots=1, failures=3)
     codes = [(await asyncio.gather(*(down(limits, asked("x")) for _ in range(3))))[0].code for _ in range(4)]
     assert codes == ["guard_timeout"] * 3 + ["guard_breaker_open"]
+
+
+async def test_long_texts_do_not_shut_a_healthy_guard() -> None:
+    """Not for others, not for themselves; and a guard that hangs is still told from a slow one."""
+    guard = ScriptedGuard(mode="hang")
+    limits = Limits(guard, deadline=0.03, failures=3, cooldown=0.05, memory=0)
+    long = asked("x" * (SHORT + 1))
+    assert {(await down(limits, long)).code for _ in range(5)} == {"guard_timeout"}
+    assert limits.breaker.row == 0 and limits.ready() == guard.ready()
+    assert [(await down(limits)).code for _ in range(4)] == ["guard_timeout"] * 3 + ["guard_breaker_open"]
+    assert (await down(limits, long)).code == "guard_breaker_open"
+    await asyncio.sleep(0.06)
+    slow = asyncio.create_task(down(limits, long))              # takes no probe from short questions
+    await asyncio.sleep(0.005)
+    assert (await down(limits, long)).code == "guard_breaker_open"
+    guard.mode = "ok"
+    await limits.judge(asked("x"))
+    assert limits.breaker.row == 0 and (await slow).code == "guard_timeout" and limits.breaker.row == 0
+    guard.mode = "dead"                                         # a length breaks no connection
+    assert [(await down(limits, long)).code for _ in range(4)] == ["guard_unavailable"] * 3 + ["guard_breaker_open"]
+    await asyncio.sleep(0.06)
+    guard.mode = "ok"
+    await limits.judge(long)                                    # but if all are long, one of them ends it
+    assert limits.breaker.row == 0
+
+
+async def test_a_timeout_while_others_are_answered_is_no_failure() -> None:
+    class Sticks(ScriptedGuard):
+        async def judge(self, case: Case) -> Verdict:
+            await asyncio.sleep(9 if "stick" in case.messages[0].text else 0)
+            return Verdict("sticks")
+    limits = Limits(Sticks(), deadline=0.05, failures=2, memory=0)
+    for _ in range(3):
+        stuck = asyncio.create_task(down(limits, asked("stick")))
+        await asyncio.sleep(0.01)
+        await limits.judge(asked("x"))
+        assert (await stuck).code == "guard_timeout" and limits.breaker.row == 0
 
 
 async def test_a_guards_own_timeout_is_its_failure() -> None:
