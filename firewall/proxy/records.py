@@ -49,7 +49,7 @@ class Records:
         self._by = b',"by":"%b"' % secrets.token_hex(4).encode() if self.path is None else b""
         self._chain, cut = START, 0
         self._owed: list[dict[str, Any]] = []
-        self._lost = 0
+        self._paid = self._lost = 0
         try:
             if self.path is not None:
                 self.file, self._chain, cut = _open(self.path)
@@ -79,15 +79,16 @@ class Records:
         return True
 
     def check(self) -> None:
-        """Raises `FirewallError` audit_unavailable while records cannot be written."""
+        """Raises `FirewallError` audit_unavailable while records cannot be written. What is owed comes first, and
+        `records_recovered` when all of it is written: who tries in vain leaves nothing."""
         if self.broken:
             try:
-                self._line({"event": "records_recovered", "after": self.broken, "owed": len(self._owed),
-                            "lost": self._lost})
                 while self._owed:
                     self._line(self._owed[0])
                     del self._owed[0]
-                self.broken, self._lost = "", 0
+                    self._paid += 1
+                self._line({"event": "records_recovered", "after": self.broken, "owed": self._paid, "lost": self._lost})
+                self.broken, self._paid, self._lost = "", 0, 0
             except OSError as e:
                 raise FirewallError("audit_unavailable", "The request cannot be recorded, so it was not handled.",
                                     fault="ours", status=503, detail=f"records: {e.strerror}",

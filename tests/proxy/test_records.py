@@ -32,6 +32,10 @@ class Disk:
         self.room -= len(part)
         return self.real.write(part)
 
+    def truncate(self, size: int) -> None:
+        self.room += os.fstat(self.real.fileno()).st_size - size
+        self.real.truncate(size)
+
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
@@ -79,6 +83,26 @@ def test_a_full_disk_owes_and_pays(tmp_path: Path, room: int) -> None:
     assert not records.broken
     text = path.read_text()
     assert verify(path) == 5 and all(f'"n":{i}' in text for i in range(4)) and '"owed":' in text
+
+
+@pytest.mark.parametrize("room", [0, 300, 700, 1500])
+def test_trying_on_a_full_disk_writes_no_false_recovery(tmp_path: Path, room: int) -> None:
+    """The room is enough for some lines: for `records_recovered`, but not for all that is owed."""
+    path = tmp_path / "r"
+    records = Records(str(path))
+    real, records.file = records.file, Disk(records.file, room)      # type: ignore[assignment]
+    for i in range(3):
+        records.write({"event": "exchange", "n": i, "words": "w" * 900})
+    size = path.stat().st_size
+    for _ in range(3):
+        with pytest.raises(FirewallError, match="audit_unavailable"):
+            records.check()
+    assert path.stat().st_size == size and b"records_recovered" not in path.read_bytes()
+    records.file = real
+    records.check()
+    *rows, last = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert verify(path) == 4 and [row["n"] for row in rows] == [0, 1, 2]
+    assert (last["event"], last["owed"], last["lost"]) == ("records_recovered", 3 - size // 900, 0)        # a line is 1 kB
 
 
 def test_what_cannot_be_owed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +328,7 @@ def test_where_the_link_was_owed_it_still_counts(tmp_path: Path) -> None:
     records._line = real                # type: ignore[method-assign]
     records.check()
     records.close()
-    assert b"records_recovered" in path.read_bytes().splitlines()[0] and verified([old, path]) == 0
+    assert b"records_recovered" in path.read_bytes().splitlines()[1] and verified([old, path]) == 0
 
 
 def test_what_holds_no_records_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
