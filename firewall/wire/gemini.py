@@ -22,7 +22,7 @@ from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, lea
 from firewall.wire.openai_words import judgeable
 from firewall.wire.owners import Owners
 from firewall.wire.reader import reader
-from firewall.wire.request import Words, inspectable, items, sizes
+from firewall.wire.request import Words, inspectable, integer, items, sizes
 from firewall.wire.speech import Array
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, unreadable
@@ -94,7 +94,7 @@ class Gemini:
                 continue
             if type(config) is not dict:
                 raise malformed(name)
-            asked += sizes(config, name + ".")
+            asked += sizes(config, name + ".", digits=True)
             spoken = config.get("responseModalities") or config.get("response_modalities")
             if spoken and spoken != ["TEXT"]:
                 raise malformed(name + ".responseModalities")       # only text can be judged before it is shown
@@ -147,8 +147,7 @@ class Candidates:
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         config = asked.document.get("generationConfig") or asked.document.get("generation_config") or {}
-        count = config.get("candidateCount", config.get("candidate_count"))
-        self.expected = count if type(count) is int and count > 0 else 1
+        self.expected = integer(config.get("candidateCount", config.get("candidate_count")), digits=True) or 1
         self.after: Seen | None = None
         self.last = self.complete = False
         self.opaque: list[str] = []

@@ -19,7 +19,7 @@ from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.owners import Owners
 from firewall.wire.reader import Listed, Streamed, reader
 from firewall.wire.repeats import Repeats
-from firewall.wire.request import TOKENS, Words, flag, inspectable, items, sizes, text
+from firewall.wire.request import ENDLESS, Words, flag, inspectable, integer, items, sizes, text
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, Size, StreamLimits, malformed, refused, unreadable
 
@@ -100,9 +100,8 @@ def _predicted(document: dict[str, Any]) -> tuple[Size, ...]:
         if name.casefold() == "options" and options is not None:
             if type(options) is not dict:
                 raise malformed("options")
-            number = options.get("num_predict")
-            endless = type(number) is int and -2 <= number <= 0
-            out += sizes({**options, "num_predict": TOKENS} if endless else options, "options.")
+            endless = integer(options.get("num_predict")) in (-2, 0)
+            out += sizes({**options, "num_predict": ENDLESS} if endless else options, "options.")
     return out
 
 

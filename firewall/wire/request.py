@@ -24,13 +24,14 @@ prompt_token_ids input_ids inputs_embeds return_token_ids return_tokens_as_token
 logits_processors data_sources documents_url callbacks success_callback""".split())
 STORED: frozenset[str] = frozenset("""previous_response_id conversation background container previous_interaction_id
 thread thread_id assistant_id cachedContent cached_content""".split())
-TOKENS = 1_000_000
-# What makes an answer large, and more of it than any API gives. `limits` in firewall.toml caps both kinds below that.
+ENDLESS = 1 << 62       # tokens: more than any cap, for what says that there is no end
+# What makes an answer large, and more of it than any API gives. `limits` in firewall.toml caps both kinds below that; of
+# tokens nothing else does, and `prompt_logprobs` is the server's to allow.
 MOST: dict[str, tuple[Literal["candidates", "tokens", ""], int]] = {
     **dict.fromkeys(("n", "best_of", "candidateCount", "candidate_count"), ("candidates", 128)),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "min_tokens",
-                     "num_predict"), ("tokens", TOKENS)),
-    **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), ("", 20)),
+                     "num_predict"), ("tokens", ENDLESS)),
+    "logprobs": ("", 100), "top_logprobs": ("", 20),
 }
 SCALARS = frozenset((int, float, bool, type(None)))
 
@@ -81,6 +82,7 @@ class Words:
 
 
 _SPOKEN = re.compile(rf"\.(?:{'|'.join(sorted(ARGUMENTS))})\.")     # the outermost object of arguments in a path
+_DIGITS = re.compile(r"-?[0-9]{1,19}")
 LISTS = frozenset(("tools", "functions", "mcp_servers"))
 ABOUT = frozenset(("metadata", "user", "safety_identifier", "prompt_cache_key", "labels"))
 
@@ -103,8 +105,8 @@ def inspectable(document: dict[str, Any], stored: frozenset[str] = STORED) -> tu
     return sizes(document)
 
 
-def sizes(document: dict[str, Any], path: str = "") -> tuple[Size, ...]:
-    """What an object that stands at `path` says about the size of the answer.
+def sizes(document: dict[str, Any], path: str = "", digits: bool = False) -> tuple[Size, ...]:
+    """What an object that stands at `path` says about the size of the answer. -1 tokens are endless (LM Studio, vLLM).
 
     Raises:
         FirewallError: 400 `invalid_field` for what is no number, or out of range.
@@ -114,12 +116,24 @@ def sizes(document: dict[str, Any], path: str = "") -> tuple[Size, ...]:
         value, (kind, most) = document[name], MOST[name]
         if value is None or (name == "logprobs" and type(value) is bool):   # chat asks whether, completions how many
             continue
-        if type(value) is not int or not 0 <= value <= most:
+        number = integer(value, digits)
+        if number == -1 and kind == "tokens":
+            number = ENDLESS
+        if number is None or not 0 <= number <= most:
             raise FirewallError("invalid_field", "This field is out of the range that the firewall allows.",
                                 param=path + name)
         if kind:
-            out.append(Size(kind, path + name, value))
+            out.append(Size(kind, path + name, number))
     return tuple(out)
+
+
+def integer(value: Any, digits: bool = False) -> int | None:
+    """A whole number as JSON may write it, `128.0` too, and in a string where `digits` says so (proto3's JSON)."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if digits and type(value) is str and _DIGITS.fullmatch(value):
+        return int(value)
+    return value if type(value) is int else None
 
 
 def text(document: dict[str, Any], name: str) -> str:
