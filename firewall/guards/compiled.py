@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import hyperscan
 
 from firewall.errors import GuardDown, Mistakes
-from firewall.guards.detectors import DETECTORS, GROWTH, Detector
+from firewall.guards.detectors import DETECTORS, GROWTH, NEAR, Detector
 from firewall.guards.escaped import Undone
 from firewall.guards.quiet import LOOSE, SPACED, TIGHT, Quiet, after_blank
 from firewall.guards.views import CHUNK, LONGEST, REACH, View, back, bare, fold, origin, views
@@ -69,7 +69,9 @@ class Compiled:
                  for rule in rules}
         plain = bare(part)
         if plain != part:
-            for d, rules, start, end in self._shapes(plain, plain, 0):
+            lead = bare(text[max(0, at - NEAR):at])
+            for d, rules, first, last in self._shapes(plain, lead + plain, len(lead)):
+                start, end = max(0, first - len(lead)), last - len(lead)
                 a, b = origin(part, start, end, bare)
                 b = len(part) if end == len(plain) else b
                 found |= {(rule, at + a, at + b, d.certain) for rule in rules}

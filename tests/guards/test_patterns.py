@@ -21,9 +21,12 @@ from .cases import SET, asked, detecting, said
 
 EXAMPLES = {        # made up or published as samples; none opens anything
     "email": ["joe.b+x@example.com", "ann_lee@mail.example.co.uk"],
-    "phone": ["+1 415 555 2671", "(415) 555-2671", "415-555-2671", "+49 30 901820"],
-    "credit-card": ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005"],
-    "iban": ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "NO9386011117947"],
+    "phone": ["+1 415 555 2671", "(415) 555-2671", "415-555-2671", "+49 30 901820", "1-800-555-0199", "1.415.555.2671",
+              "+33 1 23 45 67 89", "+61 2 1234 5678", "+49 (0)30 123456", "+44 (0)20 7946 0958", "020 7946 0958",
+              "0170 1234567", "06 52 34 12 78"],
+    "credit-card": ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "2223 0031 2200 3222"],
+    "iban": ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "NO9386011117947", "BE68-5390-0754-7034",
+             "EG380019000500000000263180002", "HN88 CABF 0000 0000 0002 5000 5469"],
     "us-ssn": ["123-45-6789"],
     "aws-key": ["AKIAIOSFODNN7EXAMPLE"],
     "github-token": ["ghp_" + "a1B2" * 9, "github_pat_" + "11ABCDEFG0" * 5],
@@ -63,13 +66,19 @@ def test_found_with_exact_places(name: str, text: str) -> None:
 
 
 INNOCENT = {
-    "credit-card": ["4111 1111 1111 1112", "1234 5678 9012 3456"], "iban": ["GB82 WEST 1234 5698 7654 33"],
-    "us-ssn": ["000-12-3456", "123-45-67890", "5-123-45-6789"], "email": ["a@b", "@joe.com"],
+    "credit-card": ["4111 1111 1111 1112", "1234 5678 9012 3456",
+                    *(" ".join(map(str, range(a, a + 6))) for a in range(1990, 2040))],
+    "iban": ["GB82 WEST 1234 5698 7654 33", "BE68-53900754-7034", "BE68-5390-0754-7034-12"],
+    "us-ssn": ["000-12-3456", "123-45-67890", "5-123-45-6789", "078 05 1120", "100 20 3000 40"],
+    "email": ["a@b", "@joe.com"],
     "aws-key": ["XAKIAIOSFODNN7EXAMPLE"], "jwt": ["eyJhbGciOi.nothing", "eyJabcdefghijk.abcdefghijk.xyz"],
     "generic-api-key": ["api_key = os.environ['THE_KEY_OF_ALL_KEYS']", "the key to success: patience",
                         "api_key = your_api_key_goes_here_123"],
     "openai-key": ["sk-ant-api03-abcdefghijklmnopqrst"], "google-key": ["AIzaTooShort"], "slack-token": ["foxoxb-123"],
-    "phone": ["version 1.2.3, 2024-01-02", "1234567890123456789"], "private-key": ["-----BEGIN PUBLIC KEY-----"],
+    "phone": ["version 1.2.3, 2024-01-02", "1234567890123456789", "02-2024-0001", "05 12 23 34 45", "01.02.2024 10:30",
+              "invoice no. 0170 1234567", "0730 0815 0900 0945", "12 0345 6789 0123", "020 7946 0958 1", "+3.14 2.71 1.41",
+              "+25 3 10 20", "00000120: 4865 6c6c", "0 306 40615 2", "@@ -1,7 +1,8 @@", "1.0.0+20130313144700"],
+    "private-key": ["-----BEGIN PUBLIC KEY-----"],
 }
 
 
@@ -78,9 +87,40 @@ def test_lookalikes_are_left_alone(name: str, text: str) -> None:
     assert found(f"see {text} ok", detecting(name)) == []
 
 
+KEYS = ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPLEKEY", "abcd1234efgh5678ijkl", "django-insecure-1234567890abcdefgh",
+        "ya29.a0AfH6SMBx1234567890abcdefg", "a1b2c3d4-e5f6-7890-abcd-ef1234567890", "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+        "A1B2-C3D4-E5F6-G7H8", "a8f5f167f44f4964e6c998dee827110c", "SG.ngeVfQFYQlKU0ufo8x5d1A.TwL2iGABf9DHoTf"]
+CODE = ["client_secret=settings.OAUTH2_CLIENT_SECRET", "private_key = ed25519.Ed25519PrivateKey.generate()",
+        "secret_key = base64.b64decode(value)", "const apiKey = process.env.S3_API_KEY;",
+        "auth_key_v2=self.session.auth_keys_v2",
+        "secret_key = hashlib.pbkdf2_hmac('sha256', p, s, 1)", "ssl_private_key: /etc/ssl/private/server-2024.key",
+        "private_key = '/etc/ssl/private/server-2024.key'", "access_token = oauth2_session.fetch_token(url)",
+        "set `client_secret=settings.OAUTH2_CLIENT_SECRET`.", "access_key_id=module.iam_user_v2.access_key",
+        "client_secret = data.vault_kv_secret_v2.app.data", "api_key = a8f5f167f44f4964(e6c998)",
+        "secret_key = KEYS2024_BY_NAME[x]",
+        "secret_key: sha256/abcdefghijk", "secret_key: my-app-secret-key-v2"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("form", ["SECRET_KEY={}", "client_secret: {}\n", 'api_key = "{}",', "see access_token='{}'; ok"])
+def test_a_value_that_looks_like_a_key_is_found(key: str, form: str) -> None:
+    assert found(form.format(key), detecting("generic-api-key")) == [key]
+
+
+@pytest.mark.parametrize("line", CODE)
+def test_code_is_left_as_it_is(line: str) -> None:
+    policies = detecting("generic-api-key")
+    assert found(line, policies) == [] and found(line + "\nmore", policies) == []
+
+
 def test_checks() -> None:
     assert luhn("4111-1111-1111-1111") and not luhn("4111") and not luhn("0000 0000 0000 0000")
     assert mod97("GB82WEST12345698765432") and not mod97("GB82WEST12345698765431") and not mod97("é" * 20)
+
+
+def test_figures_are_a_social_security_number_where_something_says_so() -> None:
+    assert found("SSN 078 05 1120 ok", detecting("us-ssn")) == ["078 05 1120"]
+    assert found("Her social security number is 078 05 1120.", detecting("us-ssn")) == ["078 05 1120"]
 
 
 def test_a_detector_is_off_unless_a_policy_names_it() -> None:
@@ -209,11 +249,12 @@ def test_nothing_of_a_match_is_vouched_for_before_it_is_found(name: str, text: s
 
 @given(st.lists(st.sampled_from(["prôject", "  ", "zébra", "pro", "ject ", "\r\n   ", "zebra", "Я", "😀", "prºject",
                                  "\u00a0", " \u0301", "219‑09–", "9999 ", "josé@example.com", "x", "…",
-                                 "\u200b"]), max_size=9),
+                                 "\u200b", "020 7946", " 0958", " 12", "SSN 078 05 ", "1120", "no. ", "invoice ",
+                                 "+33 1 23 45", " 67 89", "BE68-5390-0754-7034", "-1", "1-800-555", "-0199 "]), max_size=9),
        st.lists(st.integers(0, 60), max_size=8))
 @settings(max_examples=200)
 def test_the_verdict_is_the_same_however_a_text_is_cut(units: list[str], cuts: list[int]) -> None:
-    policies = detecting("us-ssn", "email", "phrase:project zebra")
+    policies = detecting("us-ssn", "email", "phone", "iban", "phrase:project zebra")
     whole = "".join(units)
     guard = Patterns()
     guard._kept = GUARD._kept
@@ -239,14 +280,15 @@ def test_no_beginning_of_a_phrase_is_vouched_for(cut: int, phrase: str) -> None:
 
 UNITS = ["hello ", "AKIAIOSFODNN7EXAMPLE", " joe@example.com", "project zebra ", "4111 1111 ", "1111 1111", " eyJ",
          "\n", "-----BEGIN PRIVATE KEY-----", "cHJvamVjdCB6ZWJyYQ==", " +1 415 555", " 2671 ", "é", "x" * 300,
-         "word " * 60]
+         "word " * 60, "api_key = ", "settings.OAUTH2_CLIENT", "_SECRET", "(", "a8f5f167f44f4964", "e6c998", "020 7946 0958",
+         " 1", "-0199 ", "1-800-555", "ssn 078 05 1120", "BE68-5390-0754-7034", "+33 1 23 45 67 89"]
 
 
 @given(st.lists(st.sampled_from(UNITS), min_size=1, max_size=12), st.lists(st.integers(0, 2000), max_size=8))
 @example([" +1 415 555", " 2671 ", "word " * 60], [262, 262])
 @settings(max_examples=400)
 def test_looking_step_by_step_finds_the_same(units: list[str], cuts: list[int]) -> None:
-    policies = detecting("aws-key", "email", "credit-card", "phone", "jwt", "private-key", "phrase:project zebra")
+    policies = detecting(*DETECTORS, "phrase:project zebra")
     whole = "".join(units)
     steps = Patterns()
     steps._kept = GUARD._kept                                           # compiled once
