@@ -52,7 +52,7 @@ class Patterns:
     """
 
     name = "patterns"
-    fingerprint = "patterns-3"
+    fingerprint = "patterns-4"
 
     def __init__(self, sets: int = 32, *, quick: bool = True) -> None:
         self.sets, self.quick = sets, quick
@@ -83,6 +83,11 @@ class Patterns:
     async def close(self) -> None:
         self._kept.clear()
         self._streams.clear()
+
+    def forget(self, boundary: str) -> None:
+        """An exchange has ended: nothing of its words stays."""
+        for digest in self._kept:
+            self._streams.pop(boundary + digest, None)
 
     def ready(self) -> str:
         return ""

@@ -5,7 +5,8 @@ it only says "nothing there" (then the careful path of patterns.py would find no
 
 Why that is so. A finding needs a trigger in the text, in its cleaned form or in a view of it.
 - The scan looks for everything that a trigger begins with: the triggers themselves, cut short at their end.
-- Where a character is odd (`ALTERED`), the bare text is scanned too, and nothing may be hidden in tags or directions.
+- The scan looks for control characters, which the bare text leaves out. Where another is odd (`ALTERED`), the bare text
+  is scanned too, and nothing may be hidden in tags or directions.
 - A decoded view needs a percent sign, an entity, an escape (the scan looks for them all), or base64 or hex that decodes
   to text: what looks like it is decoded by the very functions that make the views, and hardly any word reads as text.
 - A view for phrases needs a mark, spaced letters or digits in words, or is the text in rot13 or reversed; the scan
@@ -29,7 +30,7 @@ from collections.abc import Iterable, Sequence
 import hyperscan
 
 from firewall.guards.detectors import Detector
-from firewall.guards.views import ALTERED, BASE64, CHUNK, HINTS, REACH, ROUNDS, bare, based, disguised, hexed
+from firewall.guards.views import ALTERED, BASE64, CHUNK, CONTROL, HINTS, REACH, ROUNDS, bare, based, disguised, hexed
 
 SPACED = 96             # how far back a beginning with blanks is looked for
 TIGHT, LOOSE, HARD, RUN, FIRST, HEX = 1, 2, 4, 5, 6, 7
@@ -37,6 +38,7 @@ BACK = 256              # how far back a look at a growing text begins, for view
 CODE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 _UNCODED = re.compile(r"[^A-Za-z0-9+/=_-]")
 RUNNING = 12            # characters from which on base64 is read
+CONTEXT = 4 * REACH     # what is kept of the bare text before what is looked at
 
 
 class Trace:
@@ -48,19 +50,26 @@ class Trace:
         runs: places of base64 runs, oldest first; `read`: those that were decoded last, from `start` on.
         hex: hex may stand before here.
         odd, wide: an altered character, one that reads as none or as several may stand before here.
-        plain, twin: the bare text, place for place (from `twin.since` on), while it differs, and its own trace.
+        plain, twin: the end of the bare text, place for place (from `twin.since` on), while it differs, and its own
+            trace, which counts from where `plain` begins (`base`).
         ends: the text may end in the beginning of a match without (`TIGHT`), with blanks (`LOOSE`).
     """
 
-    __slots__ = ("ends", "hex", "length", "odd", "plain", "read", "runs", "since", "start", "twin", "wide")
+    __slots__ = ("base", "ends", "hex", "length", "odd", "plain", "read", "runs", "since", "start", "twin", "wide")
 
     def __init__(self, since: int) -> None:
         self.length, self.since, self.start, self.hex = 0, since, since, 0
-        self.ends = self.odd = self.wide = 0
+        self.ends = self.odd = self.wide = self.base = 0
         self.plain = ""
         self.twin: Trace | None = None
         self.runs: list[tuple[int, int]] = []
         self.read: list[tuple[int, int]] = []
+
+    def move(self, by: int) -> None:
+        """The first `by` characters of the text are gone: places count from behind them."""
+        self.length, self.since, self.start, self.hex = (at - by for at in (self.length, self.since, self.start, self.hex))
+        self.runs = [(a - by, b - by) for a, b in self.runs if a >= by]
+        self.read = [(a - by, b - by) for a, b in self.read]
 
 
 class Quiet:
@@ -72,7 +81,7 @@ class Quiet:
         self.least = 0 if phrases else min(strong, default=0)
         self.reads = bool(phrases or strong)            # else views mean nothing
         self._ascii = bool(phrases)                     # folding other scripts is left to the careful path
-        hard = [(p, 0) for d in active for p in d.sure or map(_short, d.triggers)]
+        hard = [(CONTROL, 0), *((p, 0) for d in active for p in d.sure or map(_short, d.triggers))]
         if self.reads:
             hard += [(HINTS[name], 0) for name in ("percent", "entity", "escape")]
         if phrases:
@@ -156,12 +165,14 @@ class Quiet:
                 trace.wide = trace.length
         if trace.odd > start:
             return self._read(trace, text, new, held, start)
-        trace.twin = None
+        trace.twin, trace.plain = None, ""
         return trace
 
     def _read(self, trace: Trace, text: str, new: str, held: int, start: int) -> Trace | None:
         """`grown` for the bare text, where it differs from `start` on. It grows as the text does."""
-        twin = trace.twin if trace.twin is not None and trace.twin.since <= start else None
+        twin = trace.twin
+        if twin is not None and (trace.base + twin.since > start or trace.base and trace.base + CONTEXT // 2 > start):
+            twin = None
         if trace.wide > start:
             part = bare(text[start:])
             hidden = len(part) > CHUNK or disguised(text[start:])
@@ -170,8 +181,16 @@ class Quiet:
                 return None
             twin = None
         else:
-            trace.plain = text[:start] + bare(text[start:]) if twin is None else trace.plain + bare(new)
-            if (twin := self._grown(trace.plain, twin, held, start)) is None:
+            if twin is None:
+                trace.base = start - CONTEXT if start > CONTEXT else 0
+                trace.plain = text[trace.base:start] + bare(text[start:])
+            else:
+                trace.plain += bare(new)
+                if start - trace.base > 4 * CONTEXT:
+                    twin.move(start - CONTEXT - trace.base)
+                    trace.plain, trace.base = trace.plain[start - CONTEXT - trace.base:], start - CONTEXT
+            base = trace.base
+            if (twin := self._grown(trace.plain, twin, held - base, start - base)) is None:
                 return None
             ends = twin.ends
         trace.twin = twin

@@ -1,20 +1,19 @@
 """Views of a text: how it reads once a disguise is taken off. For deterministic matching; the text stays as it is.
 
-Views are additive: what is found in the original counts, and what is found in any view counts too. The
-cleaned view keeps track of places (`origin`), so that what is found in it can be cut out; the others have none (but for
-escapes in the arguments of a call: escaped.py).
+Views are additive: what is found in the original counts, and what is found in any view counts too. Only the cleaned view
+keeps places (`origin`), to cut out what is found in it (and what escapes spell in the arguments of a call: escaped.py).
 
-    cleaned     format characters, accents and fillers dropped, NFKC, lookalikes read as Latin, dashes and digits as ASCII
+    cleaned     format and control characters, accents and fillers dropped, NFKC, lookalikes and enclosed letters read
+                as Latin, dashes and digits as ASCII
     tags        U+E0000 tag characters and variation selectors as bytes       bidi   as a reader would see it
     decoded     base64, hex, percent, HTML entities, backslash escapes, up to two deep
     plain       without Markdown and HTML marks; s p a c e d words joined; l33t and rot13 read; reversed
 
-Every reading goes character by character: it says the same of a text whatever comes later, however it is cut.
-
-Bounds: a caller hands over at most `CHUNK` characters at a time (longer texts overlap by `REACH`), every view is
-linear, a character reads as at most four, decoding goes two deep. A text whose views together exceed `BUDGET` times its
-length is refused (`GuardDown`), never half read (cases.md R4, H14, H23). Which view is worth making is decided by one
-linear hyperscan pass, so that ordinary text costs microseconds.
+Every reading goes character by character: it says the same of a text whatever comes later, however it is cut. Bounds: a
+caller hands over at most `CHUNK` characters at a time (longer texts overlap by `REACH`), every view is linear, a
+character reads as at most four, decoding goes two deep. A text whose views together exceed `BUDGET` times its length is
+refused (`GuardDown`), never half read (cases.md R4, H14, H23). Which view is worth making is decided by one linear
+hyperscan pass, so that ordinary text costs microseconds.
 
 After Hackett et al., LLMSec 2025 (character injection), garak's encoding probes, and UTS #39 (confusables; a small
 table of Cyrillic, Greek, Armenian and small-capital letters that look Latin).
@@ -56,9 +55,12 @@ _PAIRS = ("аa бb вb гr еe ёe зz иu кk мm нh оo рp сc тt уy хx �
           "−- ⁃- ˗- ɑa ℓl ɐa ɔc ǝe ɟf ɥh ɯm ɹr ʇt ʌv ʍw ʎy")
 LOOKALIKE = {pair[0]: pair[1] for pair in _PAIRS.split()}
 LOOKALIKE = {a.upper(): b for a, b in LOOKALIKE.items() if a.upper() != a and len(a.upper()) == 1} | LOOKALIKE
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"       # of ASCII, besides tab and line ends; as a pattern
+_CONTROLS = bytes(b for b in range(128) if re.match(CONTROL, chr(b)))
 # what `clean` may change: not (ASCII, or an ordinary composed letter of a script without lookalikes)
 ODD = re.compile("[^\x00-\x9f\xa1-\xac\xae\xaf\xb0-\u0130\u0132-\u01dc\u01de-\u024f\u3041-\u3163\u3165-\u318e"
                   "\u4e00-\u9fff\uac00-\ud7a3\u2010-\u2027]")
+ENCLOSED = 0x249C, 0x1F110, 0x1F150, 0x1F170        # a to z in brackets, and white on black, which NFKC leaves
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180e")
 _LEET = str.maketrans("013457@$!|+", "oieastasilt")
 _MARKS = re.compile(r"<!--.{0,512}?-->|</?[A-Za-z][^<>]{0,256}>|[*_~`\\]+", re.S)
@@ -111,8 +113,13 @@ def clean(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """How a text reads, for detectors: `clean`, and accents off, dashes and digits as ASCII."""
-    return text if text.isascii() or not ALTERED.search(text) else text.translate(_BARE)
+    """How a text reads, for detectors: `clean`, and accents and control characters off, dashes and digits as ASCII."""
+    return text if typed(text) or not ALTERED.search(text) else text.translate(_BARE)
+
+
+def typed(text: str) -> bool:
+    """Whether it is ASCII that can be seen, and blanks: a quick look, for most texts True."""
+    return text.isascii() and (text.isprintable() or len(text.encode().translate(None, _CONTROLS)) == len(text))
 
 
 def disguised(text: str) -> bool:
@@ -122,7 +129,7 @@ def disguised(text: str) -> bool:
 
 def fold(text: str) -> str:
     """Bare and case-folded, runs of blanks and line ends as one blank: what phrases are looked for in."""
-    if text.isascii():
+    if typed(text):
         read = text.lower()
     else:
         read = text.translate(_FOLD) if ALTERED.search(text) else text.casefold()
@@ -136,7 +143,7 @@ def fold(text: str) -> str:
 
 def origin(text: str, start: int, end: int, read: Callable[[str], str] = clean) -> tuple[int, int]:
     """Place `start:end` of `read(text)` -> the characters of `text` it was read from. `read`: clean, bare or fold."""
-    if text.isascii() and (read is not fold or len(read(text)) == len(text)):
+    if text.isascii() if read is clean else typed(text) and (read is not fold or len(read(text)) == len(text)):
         return start, end
     owners = _owners(text, read)
     first = owners[start] if start < len(owners) else len(text)
@@ -220,7 +227,7 @@ def everything(case: Case) -> Iterator[str]:
 
 def _once(text: str, words: bool, least: int, first: bool) -> Iterator[View]:
     hints = _hints(text)
-    altered = not text.isascii() and ALTERED.search(text)
+    altered = not typed(text) and ALTERED.search(text)
     if altered:
         yield View("cleaned", bare(text))
         if hidden := _hidden(text):
@@ -267,11 +274,11 @@ class _Reading(dict[int, str]):
 
 def _read(char: str) -> str:
     if char < "\x80":
-        return char
+        return char if " " <= char < "\x7f" or char in "\t\n\r" else ""
     if char in LOOKALIKE:
         return LOOKALIKE[char]
     category = unicodedata.category(char)
-    if char in _FILLERS or category in ("Cf", "Mn", "Me", "Co", "Cs"):
+    if char in _FILLERS or category in ("Cc", "Cf", "Mn", "Me", "Co", "Cs"):
         return ""
     if category == "Pd":
         return "-"
@@ -282,6 +289,8 @@ def _read(char: str) -> str:
     point = ord(char)
     if 0x1F1E6 <= point <= 0x1F1FF:                     # regional indicators spell letters
         return chr(point - 0x1F1E6 + 97)
+    if first := next((first for first in ENCLOSED if first <= point < first + 26), 0):
+        return chr(point - first + 97)
     parts = unicodedata.normalize("NFKD", char)
     letters = "".join(c for c in parts if c in _VOICED or
                       unicodedata.category(c) not in ("Mn", "Me", "Cf") and c not in _FILLERS)
@@ -289,7 +298,7 @@ def _read(char: str) -> str:
     return read if len(read) <= LONGEST else char       # U+FDFA is a phrase of 18
 
 
-_VOICED = "\u3099\u309a"                                # they make another letter of a kana, not a disguised one
+_VOICED = "\u3099\u309a"                        # they make another letter of a kana, not a disguised one
 _CLEAN = _Reading(lambda char: _read(char) if ODD.match(char) else char)
 _BARE, _FOLD = _Reading(_read), _Reading(lambda char: _read(char).casefold())
 
@@ -359,7 +368,7 @@ def hexed(text: str, least: int = 0) -> Iterator[str]:
         if len(packed) < least * 2:
             continue
         for k in (0, 1):
-            if read := _text(_unhex(packed[k:])):
+            if read := _text(bytes.fromhex(packed[k:len(packed) - (len(packed) - k) % 2])):
                 yield read
 
 
@@ -373,10 +382,6 @@ def _text(data: bytes) -> str:
 
 
 _BINARY = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
-
-
-def _unhex(packed: str) -> bytes:
-    return bytes.fromhex(packed[:len(packed) // 2 * 2])
 
 
 def _hints(text: str) -> set[str]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import GuardDown
+from firewall.guards.patterns import Patterns
 from firewall.guards.scripted import ScriptedGuard
 from firewall.guards.views import (
     ALTERED,
@@ -27,15 +28,17 @@ from firewall.guards.views import (
     seams,
     views,
 )
+from firewall.verdict import Span
 
-from .cases import asked
+from .cases import asked, detecting, said
 
 WORD = "zebra"
 TAGGED = "".join(chr(0xE0000 + ord(c)) for c in WORD)
 PICKED = "x" + "".join(chr(0xE0100 + ord(c) - 16) for c in WORD)
 DISGUISES = {
-    "H01": ["z\u200beb\u200cr\u200da", "z\u2060e\ufeffb\u00adra", "z\u034fe\u115fbra"],
-    "H03": ["ｚｅｂｒａ", "𝐳𝐞𝐛𝐫𝐚", "ⓩⓔⓑⓡⓐ", "🇿🇪🇧🇷🇦", "ᴢᴇʙʀᴀ", "z\u0336e\u0336b\u0336r\u0336a\u0336", "zеbrа", "ζεbra"],
+    "H01": ["z\u200beb\u200cr\u200da", "z\u2060e\ufeffb\u00adra", "z\u034fe\u115fbra", "z\0eb\x7fra", "z\x1be\x0cb\x85ra"],
+    "H03": ["ｚｅｂｒａ", "𝐳𝐞𝐛𝐫𝐚", "ⓩⓔⓑⓡⓐ", "🇿🇪🇧🇷🇦", "ᴢᴇʙʀᴀ", "z\u0336e\u0336b\u0336r\u0336a\u0336", "zеbrа", "ζεbra",
+            *("".join(chr(first + ord(c) - 97) for c in WORD) for first in (0x249C, 0x1F110, 0x1F130, 0x1F150, 0x1F170))],
     "H05": [f"hi {TAGGED}", PICKED],
     "H07": ["\u202earbez\u202c", "\u2067arbez\u2069", "arbez"],
     "H09": [base64.b64encode(b"a zebra runs away").decode(), base64.urlsafe_b64encode(b"?>?zebra runs").decode(),
@@ -78,6 +81,28 @@ def test_plain_text_is_its_own_cleaned_view(text: str) -> None:
     assert clean(text) == text
 
 
+@pytest.mark.parametrize("sign", ["\0", "\x0b", "\x1b", "\x7f", "\x85", "\u200b"])
+def test_no_control_character_blinds_a_detector(sign: str) -> None:
+    """Whole, and cut anywhere; what is cut out is all of it."""
+    policies = detecting("aws-key", "phrase:zebra")
+    for secret in ("AKIAIOSFODNN7EXAMPLE", "zebra"):
+        text = f"see {secret[:4]}{sign}{secret[4:]} there"
+        place = Span("a", 4, 5 + len(secret))
+        for quick in (True, False):
+            guard = Patterns(quick=quick)
+            for cut in range(len(text)):
+                guard.known(said(text[:cut], policies=policies))
+                verdict = guard.known(said(text, policies=policies, whole=True))
+                assert verdict and [f.spans for f in verdict.findings] == [(place,)]
+            verdict = guard.known(said("see AKIA" + sign, policies=policies))
+            assert verdict and verdict.unsure == (("a", 4),)
+
+
+def test_tabs_and_line_ends_stay() -> None:
+    text = "a\tb\r\nc"
+    assert bare(text) == text == clean(text) and bare(text + "\0") == text and origin("a\0bc", 1, 2, fold) == (2, 3)
+
+
 @given(st.integers(0, 4 * CHUNK))
 def test_chunks_cover_and_overlap(size: int) -> None:
     text = "x" * size
@@ -96,7 +121,8 @@ def test_hostile_chunks_cost_little(unit: str) -> None:
     assert time.process_time() - began < 1.0
 
 
-ODD = st.text(st.sampled_from(list("ab Q-1\n\réßøªº²½…—‑“яαｆﬁが日\u0301\u200b\u00a0\u2028\ufdfa٣⑽😀\ufe0f")), max_size=20)
+ODD = st.text(st.sampled_from(list("\0\x1b🅰⒜" "ab Q-1\n\réßøªº²½…—‑“яαｆﬁが日\u0301\u200b\u00a0\u2028\ufdfa٣⑽😀\ufe0f")),
+              max_size=20)
 
 
 @given(ODD | st.text(max_size=20), ODD | st.text(max_size=20))
