@@ -66,12 +66,12 @@ def _meant(name: str) -> str:
     return next((section for words, section in _MEANT if words.search(name)), "")
 
 
-def misplaced(text: str, section: str) -> str:
+def misplaced(text: str, section: str, lead: bool = False) -> str:
     """What is wrong with an item that calls itself something else than its section does: a permission among rules, or a rule
-    among permissions."""
+    among permissions. An example of a rule may stand among rules, but no paragraph that leads to a list of them."""
     match = _SAYS.match(text)
     meant = _meant(match[1].lower()) if match else ""
-    if not match or not meant or (meant == "violates") == (section == "violates"):
+    if not match or not meant or (meant == "violates") == (section == "violates") or (meant == "examples" and not lead):
         return ""
     name = match[1] + (match[2] or "")
     return f"{name!r} would be an item of {section!r}; put it under `## {meant.title()}`, or begin it with another word"
@@ -227,7 +227,7 @@ class _Page:
     def _bullet(self, number: int, indent: int, text: str) -> None:
         items = self.parts[self.here]
         if self.prose and self.here == "violates" and items[-1][1].endswith(":"):
-            if problem := misplaced(items[-1][1].removeprefix("- "), self.here):
+            if problem := misplaced(items[-1][1].removeprefix("- "), self.here, True):
                 self.wrong.append((items[-1][0], problem))
             self.parts[""].append((items[-1][0], items.pop()[1].removeprefix("- ")))
         items.append((number, f"- {text}"))

@@ -249,17 +249,21 @@ def _front(text: str, stem: str, wrong: list[Problem], strict: bool) -> tuple[di
 
 def _stray(line: str, item: bool) -> str:
     """The key that a line outside the front matter means to set, or nothing. A line that is prose by its look (`Action:` and
-    a sentence) is prose, and of an `item`, which may be a rule, the key must have a value of its own."""
+    a sentence, `Tags: see below`) is prose, and of an `item`, which may be a rule, the key must have a value of its own."""
     if not (match := _SET.fullmatch(line)):
         return ""
     key = re.sub("[_ ]", "-", match[1].lower())
-    words = re.sub(r"[^\w.%-]+", " ", match[2].partition("#")[0].lower()).split()
+    value = match[2].partition("#")[0].lower().strip(" *_`\"'")
+    words = re.sub(r"[^\w.%-]+", " ", value).split()
     fits = bool(words) and (words[0].rstrip(".") in VALUES.get(key, ()) or
                             key == "threshold" and bool(re.fullmatch(r"[01]?\.\d+", words[0])))
     if item or " " in match[1]:
         meant = fits and len(words) == 1
-    else:
-        meant = line.startswith(key) or key not in VALUES or len(words) < 2 or fits and len(words) < 4
+    elif key in VALUES:
+        meant = line.startswith(key) or len(words) < 2 or fits and len(words) < 4
+    else:                                               # any words are a title or a message, but no sentence is a tag
+        meant = (line.startswith(key) or key in ("title", "message") or value.startswith("[")
+                 or all(len(part.split()) < 2 for part in value.split(",")))
     return key if meant else ""
 
 
