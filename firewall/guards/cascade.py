@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from firewall.case import Case
 from firewall.errors import GuardDown
 from firewall.guards.compose import DEPTHS, merge, steady
-from firewall.guards.guard import Guard, warm
+from firewall.guards.guard import Guard, forget, warm
 from firewall.policy import Policy, PolicySet
 from firewall.verdict import Depth, Verdict, decide
 
@@ -87,6 +87,11 @@ class Cascade:
     def warm(self, policies: PolicySet) -> None:
         for stage in self.stages:
             warm(stage.guard, policies)
+
+    def forget(self, boundary: str) -> None:
+        self._spent.pop(boundary, None)
+        for stage in self.stages:
+            forget(stage.guard, boundary)
 
     def known(self, case: Case) -> Verdict | None:
         """Only if the first stage knows at once and leaves nothing open."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from firewall.case import Case, Said
-from firewall.guards.guard import Guard, warm
+from firewall.guards.guard import Guard, forget, warm
 from firewall.policy import PolicySet
 from firewall.verdict import Depth, Finding, Span, Verdict, decide
 
@@ -54,6 +54,10 @@ class AllOf:
     def warm(self, policies: PolicySet) -> None:
         for guard in self.guards:
             warm(guard, policies)
+
+    def forget(self, boundary: str) -> None:
+        for guard in self.guards:
+            forget(guard, boundary)
 
     def known(self, case: Case) -> Verdict | None:
         """All at once or nothing; the likeliest to say no is asked first."""

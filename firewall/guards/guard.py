@@ -44,3 +44,9 @@ def warm(guard: object, policies: PolicySet) -> None:
     """Lets a guard that can (`warm`) prepare for a policy set. Slow and off the loop, so that no exchange waits for it."""
     if prepare := getattr(guard, "warm", None):
         prepare(policies)
+
+
+def forget(guard: object, boundary: str) -> None:
+    """Lets a guard that keeps something of an exchange (`forget`) drop it: the exchange with that boundary has ended."""
+    if drop := getattr(guard, "forget", None):
+        drop(boundary)

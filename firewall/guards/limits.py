@@ -22,7 +22,7 @@ from firewall.case import Case
 from firewall.errors import GuardDown
 from firewall.guards.breaker import Breaker
 from firewall.guards.compose import steady
-from firewall.guards.guard import Guard, warm
+from firewall.guards.guard import Guard, forget, warm
 from firewall.guards.memory import Memory
 from firewall.guards.queue import Queue
 from firewall.policy import PolicySet
@@ -82,6 +82,9 @@ class Limits:
 
     def warm(self, policies: PolicySet) -> None:
         warm(self.guard, policies)
+
+    def forget(self, boundary: str) -> None:
+        forget(self.guard, boundary)
 
     def known(self, case: Case) -> Verdict | None:
         if self._closed:

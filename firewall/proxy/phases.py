@@ -24,6 +24,7 @@ import structlog
 from firewall.case import Case, Message
 from firewall.errors import FirewallError, GuardDown, internal
 from firewall.exchange import Exchange
+from firewall.guards.guard import forget
 from firewall.policy import PolicySet
 from firewall.proxy import headers, metrics, routes
 from firewall.proxy.house import House
@@ -260,6 +261,7 @@ class App:
     def settle(self, exchange: Exchange) -> None:
         """Exactly one record, always."""
         metrics.IN_FLIGHT.dec()
+        forget(self.house.guard, exchange.boundary)
         self.house.records.write(exchange.record(self.house.config.records.explain_verdict))
         metrics.settle(exchange)
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from firewall.errors import GuardDown
 from firewall.guards.cascade import Cascade
 from firewall.guards.compose import AllOf
-from firewall.guards.guard import Guard
+from firewall.guards.guard import Guard, forget
 from firewall.guards.limits import Limits, checked
 from firewall.guards.patterns import Patterns
 from firewall.guards.scripted import ScriptedGuard
@@ -88,3 +88,14 @@ async def test_closed_means_no_verdict(guard: Guard) -> None:
     with pytest.raises(GuardDown):
         await guard.judge(asked("hello"))
     assert guard.known(asked("hello")) is None
+
+
+def test_an_exchange_that_has_ended_is_forgotten_however_guards_nest() -> None:
+    patterns, cascade = Patterns(), Cascade((ScriptedGuard(WORDS), ScriptedGuard(WORDS)), budget=1)
+    guard = Limits(AllOf(patterns, cascade))
+    case = said("some words", policies=detecting("email"))
+    assert patterns.known(case) is not None and cascade._pay(case.boundary)
+    forget(guard, "another")
+    assert patterns._streams and cascade._spent
+    forget(guard, case.boundary)
+    assert not patterns._streams and not cascade._spent

@@ -17,7 +17,7 @@ from firewall.case import Case
 from firewall.guards.compiled import Compiled
 from firewall.guards.detectors import DETECTORS
 from firewall.guards.patterns import Patterns
-from firewall.guards.quiet import BACK, Quiet, _short, word_start
+from firewall.guards.quiet import BACK, CONTEXT, Quiet, _short, word_start
 from firewall.guards.views import LOOKALIKE, REACH, _read
 from firewall.policy import PolicySet
 from firewall.verdict import Verdict
@@ -246,3 +246,19 @@ def test_no_character_reads_as_more_than_was_counted() -> None:
 
 def test_short_triggers_match_more() -> None:
     assert _short(r"\bAB[0-9]{16}\b") == r"\bAB[0-9]{4}" and _short(r"a{2}") == "a{2}" and _short("a{1,9}") == "a{1,9}"
+
+
+def test_little_is_kept_of_an_answer_and_nothing_once_it_has_ended() -> None:
+    """Its bare text only from a little before where the next look begins; what is found is the same."""
+    quick, careful = Patterns(), Patterns(quick=False)
+    quick._kept = careful._kept = QUICK._kept
+    text = "Die Bäuerin – so heißt es – grüßt an der Mühle den Müller. " * 1200 + "ＡＫＩＡIOSFODNN7EXAMPLE ok"
+    ends = [*range(9000, len(text) - 60, 9000), len(text) - 40, len(text) - 10, len(text) - 3]
+    for end in ends:
+        same(said(text[:end], policies=SETS[1]), quick, careful)
+        kept = [seen.trace for stream in quick._streams.values() for seen in stream.values() if seen.trace]
+        assert all(len(trace.plain) <= 4 * CONTEXT + 9000 + 1024 for trace in kept)
+        assert kept or end > len(text) - 20
+        assert all(trace.base > 0 for trace in kept) or end < 5 * CONTEXT
+    quick.forget("b0")
+    assert not quick._streams
