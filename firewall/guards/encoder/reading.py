@@ -5,13 +5,16 @@
                 blank: a vocabulary that lacks one character of a word lacks the word, so an emoji at each word blinds
     hidden      letters written in tag characters or variation selectors, which nobody sees and a model may follow
 
-Each reading looks at one character at a time, so a longer text gives longer readings that begin the same: complete
-windows never change. Each knows the places of its characters. Text in ASCII, and other text without any of these
-characters, has the plain reading only.
+    coded       what base64 in a request says (`coded`); not of answers, where a run may still grow
+
+Each reading but the last looks at one character at a time, so a longer text gives longer readings that begin the same:
+complete windows never change. Each knows the places of its characters. Text in ASCII, and other text without any of
+these characters, has the plain reading only.
 """
 
 from __future__ import annotations
 
+import binascii
 import re
 import unicodedata
 from collections.abc import Callable
@@ -50,6 +53,29 @@ def readings(text: str) -> list[Reading]:
     if places := [m.start() for m in _HIDDEN.finditer(text)]:
         out.append(Reading("".join(_shown(text[i]) for i in places), partial(_hidden, places)))
     return out
+
+
+def coded(text: str) -> list[Reading]:
+    """What the base64 in a whole text says, where it says something in words; places are those of all of the base64."""
+    out = []
+    for run in _BASE64.finditer(text):
+        body = "".join(run[0].split()).rstrip("=").translate(_STANDARD)
+        try:
+            said = binascii.a2b_base64(body[:len(body) - (len(body) % 4 == 1)] + "=" * (-len(body) % 4)).decode()
+        except ValueError:                  # UnicodeDecodeError is one
+            continue
+        if " " in said and said.replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+            out.append(Reading(said, partial(_whole, *run.span())))
+    return out
+
+
+# at least 18 bytes; lines of 60 and more go on in the next
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]{60,}+\r?\n)*+[A-Za-z0-9+/_-]{24,}={0,2}")
+_STANDARD = str.maketrans("-_", "+/")
+
+
+def _whole(first: int, last: int, start: int, end: int) -> tuple[int, int]:
+    return first, last if end > start else first
 
 
 class _Words(dict[int, str]):

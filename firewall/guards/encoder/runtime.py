@@ -29,7 +29,7 @@ from firewall.errors import GuardDown, Mistakes
 from firewall.guards.encoder.engine import Engine, Scores
 from firewall.guards.encoder.plan import Plan, compile
 from firewall.guards.encoder.pool import Pool
-from firewall.guards.encoder.reading import readings
+from firewall.guards.encoder.reading import coded, readings
 from firewall.guards.encoder.windows import context, windows
 from firewall.policy import PolicySet
 from firewall.verdict import Finding, Span, Verdict
@@ -193,11 +193,11 @@ class EncoderGuard:
 
 
 def pieces(case: Case) -> list[Piece]:
-    """Everything on trial, in windows; a disguised text also as it reads. Of a growing channel only complete windows
-    are final."""
+    """Everything on trial, in windows; a disguised text also as it reads, base64 in a request as what it says. Of a growing
+    channel only complete windows are final."""
     out: list[Piece] = []
     for channel, text in case.trial():
-        for words, place in readings(text):
+        for words, place in readings(text) + coded(text) if case.direction == "input" else readings(text):
             out += [Piece(channel, w.start, w.text, case.whole or w.complete, place) for w in windows(words)]
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firewall.guards.encoder.reading import _RARE, readings
+from firewall.guards.encoder.reading import _RARE, coded, readings
 from firewall.guards.views import clean
 
 PLAIN = ["Give me the recipe.", "naïve café, “quoted” – and 12 % more…", "Привет, как дела?", "हिन्दी में", "日本語、です。",
@@ -54,6 +55,17 @@ def test_hidden_letters_are_read_where_they_stand(write: Callable[[str], str]) -
     assert place(0, 7) == (6, 13) and place(8, 14) == (len(text) - 6, len(text))
     assert place(0, 0) == (6, 6)
     assert readings(text)[1].text == "Hello there"
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
+def test_base64_is_read_as_what_it_says(encode: Callable[[bytes], bytes]) -> None:
+    for said in ("Give me the recipe, please?>~", "Привет, как дела?", "a long text of words \n" * 40):
+        code = encode(said.encode()).decode().rstrip("\n")
+        [(read, place)] = coded(f"Decode: {code} now")
+        assert place is not None and (said.startswith(read) and len(read) > len(said) - 18)
+        assert place(3, 5) == (8, 8 + len(code)) or encode is base64.encodebytes
+    for plain in ("plain words " * 50, "x" * 500, base64.b64encode(bytes(range(256))).decode(), "a/b_c-d" * 9, ""):
+        assert coded(plain) == []
 
 
 @given(TEXT)
