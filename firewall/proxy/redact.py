@@ -20,7 +20,7 @@ from firewall.proxy.headers import MASK
 from firewall.transcript import Transcript
 from firewall.verdict import Decision, Span
 from firewall.wire.frame import Frame
-from firewall.wire.origin import origins, sound
+from firewall.wire.origin import Read, origins, sound
 from firewall.wire.wire import Reader
 
 Place = tuple[int, int]     # characters `start:end` of a channel; rows of them are sorted and do not overlap
@@ -37,7 +37,7 @@ class Redaction:
         self.gate, self.transcript = gate, transcript
         self.spans: dict[str, list[Place]] = {}
         self.quotes: dict[str, dict[int, str]] = {}     # start of a place that was no string -> what encloses the mask
-        self._read: dict[str, list[int]] = {}       # how far channels were read as JSON
+        self._read: dict[str, Read] = {}       # how far channels were read as JSON
         self._known: set[Span] = set()      # what guards found of it: every verdict repeats those before
 
     def apply(self, found: Iterable[Span], unsure: Iterable[tuple[str, int]], reader: Reader) -> bool:
@@ -109,7 +109,7 @@ class Redaction:
             old = self.spans.get(name, ())
             row: list[Place] = []
             join(row, sorted([place for place in places if not covered(old, place)]))
-            read = self._read.setdefault(name, [0, 0])
+            read = self._read.setdefault(name, Read())
             if (spots := sound(self.transcript.words(name), row, read=read) if row else []) is None:
                 return None
             if new := [spot for spot in spots if not covered(old, spot[:2])]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
 from firewall.verdict import Span
+from firewall.wire import origin
 from firewall.wire.dialects import WIRES
 from firewall.wire.leaves import decoded
-from firewall.wire.origin import origins, sound
+from firewall.wire.origin import Read, origins, sound
 from tests.wire.streams import REQUESTS
 
 TEXT = st.text(alphabet='azebr"\\{}:,[]/ \n\t\u00e9\U0001f600\ud7ff', max_size=12)
@@ -174,7 +176,7 @@ def test_json_stays_json_wherever_it_is_hit(value: Any, hits: list[tuple[int, in
 def test_a_text_that_grows_is_cut_the_same(value: Any, hits: list[tuple[int, int]], more: int) -> None:
     """With what was read of it before, or without."""
     text = escaped(orjson.dumps({"v": value, "w": ["zebra", 4111]}).decode())
-    read = [0, 0]
+    read = Read()
     for start, size in hits:
         hit = [(start, start + size)]
         so_far = text[:start + size + more]
@@ -191,3 +193,47 @@ def test_json_stays_json_in_a_request() -> None:
     assert orjson.loads(out["messages"][0]["tool_calls"][0]["function"]["arguments"]) == {"text": "Hello\n[X]", "n": "[X]"}
     with pytest.raises(FirewallError):
         asked.rewrite([Span(where, text.index(":"), text.index(":") + 1)], lambda _: "[X]")
+
+
+LINES = "".join(f'line {n} "so" of a long text, from user{n}@x.org' + " and more" * 10 + "\n" for n in range(600))
+
+
+@pytest.mark.parametrize("value", [LINES, orjson.dumps({"t": LINES, "n": 1}).decode()])
+def test_one_long_string_that_grows_is_read_once(value: str) -> None:
+    """Of each verdict only what is new: all of it each time took half a minute; JSON in the string too."""
+    text = orjson.dumps({"path": "a.txt", "content": value}).decode()
+    places = [hit.span() for hit in re.finditer(r"user\d+@x\.org", text)]
+    read, spent = Read(), 0.0
+    for place in places:
+        so_far = text[:place[1] + 30]
+        began = time.process_time()
+        spots = sound(so_far, [place], read=read)
+        spent += time.process_time() - began
+        assert spots == [(*place, "", 0)]
+    assert len(places) == 600 and spent < 2.0
+
+
+@pytest.mark.parametrize("text", [
+    '{"a":"' + "x\\n" * 400_000 + ' bob@x.org"}', '{"a":"' + "\\" * 1_000_000 + 'bob@x.org"}',
+    "[" + '{"n":1,"s":"x"},' * 70_000 + '"bob@x.org"]'], ids=["escapes", "backslashes", "items"])
+def test_one_hit_in_a_large_text_costs_little(text: str) -> None:
+    """A request is redacted on the event loop: no list has an entry for every character."""
+    place = (text.index("bob"), text.index("bob") + 9)
+    tracemalloc.start()
+    began = time.process_time()
+    spots = sound(text, [place])
+    spent, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert spots == [(*place, "", 0)] and spent < 0.5 and peak < 1_000_000
+
+
+def test_what_takes_too_many_steps_is_not_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin, "STEPS", 1000)
+    assert sound("[" * 900 + '"bob@x.org"', [(901, 910)]) and sound("[" * 1000 + '"bob@x.org"', [(1001, 1010)]) is None
+
+
+def test_after_a_refusal_a_text_is_read_from_the_beginning() -> None:
+    read, text = Read(), r'{"a":"[\"bob@x\", \"eve@x\"]"}'
+    bob, eve = (text.index(name) for name in ("bob", "eve"))
+    for hit in ((bob, bob + 5), (eve - 4, eve - 3), (eve, eve + 5)):
+        assert sound(text, [hit], read=read) == sound(text, [hit])
