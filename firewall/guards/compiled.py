@@ -74,6 +74,8 @@ class Compiled:
                 start, end = max(0, first - len(lead)), last - len(lead)
                 a, b = origin(part, start, end, bare)
                 b = len(part) if end == len(plain) else b
+                if d.certain and end == len(plain) and at + len(part) < len(text):
+                    b = a                           # it goes on in the next part
                 found |= {(rule, at + a, at + b, d.certain) for rule in rules}
         for rules, start, end in self._phrases(fold(part)):
             a, b = origin(part, start, end, fold)
@@ -160,7 +162,7 @@ class Compiled:
             if start < covered.get(detector.name, 0):
                 continue
             if place := detector.finish(text, at + start, at + end):
-                covered[detector.name] = place[1] - at
+                covered[detector.name] = place[1] - at if place[1] > place[0] else len(part)
                 yield detector, rules, *place
 
     def _phrases(self, folded: str) -> Iterator[tuple[tuple[str, ...], int, int]]:

@@ -29,7 +29,8 @@ NEAR = 48               # how far before a place something is looked for that sa
 class Detector:
     """Args:
         triggers: bounded patterns over single-byte text (every character beyond Latin-1 reads as `?`).
-        finish: (text, start, end) -> place of the whole match, or None where it is none.
+        finish: (text, start, end) -> place of the whole match, or None where it is none. An empty place says that it
+            has no end that could be cut out.
         live: regular expression (ASCII) of a match's possible beginnings; searched at the end of a text.
         ends: the same for single-byte text, where `live` tells letters apart that are one there; may match more.
         far: there may be more than `REACH` characters before a match is found.
@@ -202,9 +203,12 @@ _JWT = re.compile(rf"eyJ[\w-]{{8,{GROWTH}}}+\.[\w-]{{8,{GROWTH}}}+\.[\w-]{{0,{GR
 
 
 def _pem(text: str, start: int, end: int) -> Place | None:
-    close = text.find("-----END ", end, end + GROWTH)
+    """To its END; without one in reach to the end of a text that may still bring it, else an empty place: all blocks."""
+    close = text.find("-----END ", end, end + 4 * GROWTH)
     stop = text.find("-----", close + 9, close + 80) if close >= 0 else -1
-    return start, stop + 5 if stop >= 0 else min(len(text), end + GROWTH)
+    if stop >= 0:
+        return start, stop + 5
+    return start, len(text) if len(text) - end <= 4 * GROWTH else start
 
 
 def _generic(text: str, start: int, end: int) -> Place | None:

@@ -225,8 +225,8 @@ class Patterns:
                             veiled = min([veiled, *(hit[1] for hit in spelt)])
                         else:
                             found |= spelt
-                    hits |= found
-                    wild |= viewed
+                    hits |= {hit for hit in found if hit[1] < hit[2]}
+                    wild |= viewed | {hit[0] for hit in found if hit[1] >= hit[2]}
                 if seams_too:
                     blank.append(bare if at == 0 else bare[REACH:])
                 yield

@@ -369,3 +369,21 @@ def test_places_in_the_cleaned_text_point_back(text: str) -> None:
     for m in re.finditer("zebra|ss", folded):
         start, end = origin(text, *m.span(), fold)
         assert m[0] in fold(text[start:end])
+
+
+@pytest.mark.parametrize(("size", "end", "place"), [(6000, True, True), (20_000, True, True), (20_000, False, True),
+                                                    (40_000, True, False), (40_000, False, False)])
+async def test_nothing_of_a_long_private_key_goes_on(size: int, end: bool, place: bool) -> None:
+    policies = detecting("private-key")
+    key = "-----BEGIN PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA\n" * (size // 17) + "-----END PRIVATE KEY-----" * end
+    text = "see " + key
+    for case in (asked(text, policies=policies), said(text, whole=True, policies=policies)):
+        verdict = await GUARD.judge(case)
+        [finding] = verdict.findings
+        assert [(s.start, s.end) for s in finding.spans] == [(4, len(text))] * place
+        assert decide([verdict], policies).action == ("redact" if place else "block")
+    guard = Patterns()
+    guard._kept = GUARD._kept
+    for cut in range(3000, len(text), 5000):
+        part = await guard.judge(said(text[:cut], policies=policies))
+        assert dict(part.unsure).get("a", cut) <= 4 or decide([part], policies).action == "block"
