@@ -25,12 +25,13 @@ logits_processors data_sources documents_url callbacks success_callback""".split
 STORED: frozenset[str] = frozenset("""previous_response_id conversation background container previous_interaction_id
 thread thread_id assistant_id cachedContent cached_content""".split())
 ENDLESS = 1 << 62       # tokens: more than any cap, for what says that there is no end
-# What makes an answer large, and more of it than any API gives. `limits` in firewall.toml caps both kinds below that; of
-# tokens nothing else does, and `prompt_logprobs` is the server's to allow.
+# What makes an answer large, and the most of it that any API gives. `limits` in firewall.toml caps both kinds below that;
+# only Ollama's clients write 2**31 - 1 for "no end", and `prompt_logprobs` is the server's to allow.
 MOST: dict[str, tuple[Literal["candidates", "tokens", ""], int]] = {
     **dict.fromkeys(("n", "best_of", "candidateCount", "candidate_count"), ("candidates", 128)),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "min_tokens",
-                     "num_predict"), ("tokens", ENDLESS)),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "min_tokens"),
+                    ("tokens", 1_000_000)),
+    "num_predict": ("tokens", ENDLESS),
     "logprobs": ("", 100), "top_logprobs": ("", 20),
 }
 SCALARS = frozenset((int, float, bool, type(None)))
@@ -118,7 +119,8 @@ def sizes(document: dict[str, Any], path: str = "", digits: bool = False) -> tup
             continue
         number = integer(value, digits)
         if number == -1 and kind == "tokens":
-            number = ENDLESS
+            out.append(Size("tokens", path + name, ENDLESS))
+            continue
         if number is None or not 0 <= number <= most:
             raise FirewallError("invalid_field", "This field is out of the range that the firewall allows.",
                                 param=path + name)
