@@ -42,6 +42,7 @@ _LENIENT = JSONDecoder(strict=False)
 LONGEST = 12        # characters of an escape: a surrogate pair
 NEAR = 64           # what is cut out seldom begins so far before its hit
 STEPS = 1 << 17     # of JSON up to the last hit: what would take longer cannot be redacted
+TRACED = 1 << 18    # characters whose places are kept one by one, likewise
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
@@ -67,8 +68,11 @@ def origins(text: str, hidden: str, hits: list[tuple[int, int]], rounds: int = 2
     """Places in `text` of characters `start:end` of its decoded form `hidden` (see `leaves.decoded`).
 
     A hit over several lines of the decoded form has a place in each; hits that overlap are one. None where `hidden` is not
-    the decoded form.
+    the decoded form, and for more than `TRACED` characters: each of them has its place kept, and what cannot be traced in
+    time is not redacted but blocked.
     """
+    if len(text) > TRACED:
+        return None
     lines = [_itself(text)]
     for _ in range(rounds):
         lines = [part for line in lines for part in (_undone(line) if "\\" in line.text else [line])]

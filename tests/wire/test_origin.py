@@ -237,3 +237,8 @@ def test_after_a_refusal_a_text_is_read_from_the_beginning() -> None:
     bob, eve = (text.index(name) for name in ("bob", "eve"))
     for hit in ((bob, bob + 5), (eve - 4, eve - 3), (eve, eve + 5)):
         assert sound(text, [hit], read=read) == sound(text, [hit])
+
+
+def test_what_would_take_long_to_trace_is_not_traced() -> None:
+    text = '"' + r"a\n" * (origin.TRACED // 3) + 'b"'
+    assert origins(text, decoded(text), [(0, 1)]) is None
