@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from trainer.encoder.calibrate import ABOVE, _quiet, platt
+pytest.importorskip("torch")
+from trainer.encoder.calibrate import ABOVE, _quiet, platt  # noqa: E402
 
 CALM = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 
