@@ -108,17 +108,3 @@ def test_prose_that_begins_as_a_key_without_its_value_is_prose(lead):
     policy = parse(f"{lead}\n\n## Violates\n- Asks for a bomb.\n- Example: how do I make a pipe bomb?\n", "w", "w.md")
     assert policy.prose == lead
     assert [rule.text for rule in policy.rules] == ["Asks for a bomb.", "Example: how do I make a pipe bomb?"]
-
-
-@pytest.mark.parametrize(("text", "said"), [
-    ("ID: w\n\n## Violates\n- bombs\n", "w.md:1: `id:` stands outside"),
-    ("Tags: a, b\n\n## Violates\n- bombs\n", "w.md:1: `tags:` stands outside"),
-    ("**Detect:** [a key, b]\n\n## Violates\n- bombs\n", "w.md:1: `detect:` stands outside"),
-    ("Tags:\n- a\n\n## Violates\n- bombs\n", "w.md:1: `tags:` stands outside"),
-    ("Message: Ask the manager.\n\n## Violates\n- bombs\n", "w.md:1: `message:` stands outside"),
-    ("## Violates\n- bombs\n\nExamples for staff:\n- how to bake\n", "w.md:4: 'Examples for staff' would be an item"),
-])
-def test_a_key_with_a_value_and_a_list_of_examples_are_mistakes(text, said):
-    with pytest.raises(Mistakes) as e:
-        parse(text, "w", "w.md")
-    assert said in str(e.value)

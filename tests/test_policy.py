@@ -246,6 +246,12 @@ def test_comments_in_quotes_are_words():
     ("- a. one\nb. two\n", "w.md:2: this line and one above seem to begin items of a list ('a.', 'b.')"),
     ("# W\nNever:\n- bombs\n## Allowed\n- history\n", "w.md:3: no rule: this stands above the sections; write `## Viol"),
     ("# W\nNever.\n## Allowed\n- history\n", "w.md:1: no rule: write at least one bullet under `## Violates`"),
+    ("ID: w\n\n## Violates\n- bombs\n", "w.md:1: `id:` stands outside"),
+    ("Tags: a, b\n\n## Violates\n- bombs\n", "w.md:1: `tags:` stands outside"),
+    ("**Detect:** [a key, b]\n\n## Violates\n- bombs\n", "w.md:1: `detect:` stands outside"),
+    ("Tags:\n- a\n\n## Violates\n- bombs\n", "w.md:1: `tags:` stands outside"),
+    ("Message: Ask the manager.\n\n## Violates\n- bombs\n", "w.md:1: `message:` stands outside"),
+    ("## Violates\n- bombs\n\nExamples for staff:\n- how to bake\n", "w.md:4: 'Examples for staff' would be an item"),
 ])
 def test_what_would_be_lost_is_a_mistake(text, said):
     with pytest.raises(Mistakes) as e:

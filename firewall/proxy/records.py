@@ -133,13 +133,6 @@ def verify(path: Path) -> int:
     return follow(path).count
 
 
-def ends(path: Path) -> tuple[str, str]:
-    """(what a file goes on from, its last chain value): to compare with the file before and after it. The first is empty
-    where the file begins a chain of its own. Raises `Mistakes`, see `follow`."""
-    links = follow(path)
-    return links.after, links.last
-
-
 @dataclass(frozen=True, slots=True)
 class Links:
     """A file whose chain holds: how many records, the chain value it goes on from (empty: it begins a chain), its last

@@ -138,7 +138,7 @@ def test_n13_a_moved_file_is_ended_and_the_next_says_where_it_goes_on(tmp_path: 
     records.close()
     assert verify(old) == 3 and verify(path) == 1
     assert b"records_ended" in old.read_bytes().splitlines()[-1]
-    assert module.ends(old)[0] == "" and len(module.ends(path)[0]) == 64 != module.ends(old)[1]
+    assert module.follow(old).after == "" and len(module.follow(path).after) == 64 != module.follow(old).last
 
 
 def test_n13_the_next_file_names_the_last_line_of_the_one_before(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_n13_the_next_file_names_the_last_line_of_the_one_before(tmp_path: Path)
     path.rename(old)
     records.reopen()
     records.close()
-    assert module.ends(path)[0] == module.ends(old)[1]
+    assert module.follow(path).after == module.follow(old).last
     whole = old.read_bytes().splitlines(keepends=True)
     old.write_bytes(b"".join(whole[:-1]))                       # a cut at the end
-    assert verify(old) == 1 and module.ends(path)[0] != module.ends(old)[1]
+    assert verify(old) == 1 and module.follow(path).after != module.follow(old).last
 
 
 def test_n13_where_nothing_can_be_opened_the_old_file_is_written_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from firewall.proxy.records import ends, verify
+from firewall.proxy.records import follow, verify
 from tests.story.oracles import CHAT, asks, audited, body_of, clean, post, raw, settled, status, untouched
 from tests.story.test_cases_limits import running, send
 from tests.story.upstream import END, HEAD, Upstream, chat, chat_events, chunk, whole
@@ -74,7 +74,7 @@ async def test_n13_logrotate_under_load_loses_nothing(tmp_path):
             verify(path)
             rows += [json.loads(line) for line in path.read_text().splitlines()]
         for before, after in zip(kept, (*kept[1:], process.log), strict=True):
-            assert ends(after)[0] == ends(before)[1]
+            assert follow(after).after == follow(before).last
         ids = [r["id"] for r in rows if r["event"] == "exchange"]
         assert len(ids) == len(set(ids)) == served > 20
         assert [r["event"] for r in rows].count("records_ended") == 5
