@@ -114,7 +114,8 @@ _DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}")
 def _iban(text: str, start: int, end: int) -> Place | None:
     """Exactly as many characters as the country's IBANs have, proven by the check digits."""
     need = IBAN_LENGTH.get(text[start:start + 2].upper(), 0)
-    if not need or not mod97(text[start:start + 2 * need].replace(" ", "").replace("-", "")[:need]):
+    packed = text[start:start + 2 * need].replace(" ", "").replace("-", "")[:need]
+    if not need or len(packed) < need or not mod97(packed):             # a beginning may pass the check by chance
         return None
     stop = start
     while need:
