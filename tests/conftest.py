@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The same examples in every run, so that a change is judged by what it changed; `--hypothesis-profile explore` draws new ones.
+# The same examples in every run, so that a change is judged by what it changed; new ones: `--hypothesis-profile explore`.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("house", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("house")

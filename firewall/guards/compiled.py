@@ -14,10 +14,11 @@ from collections.abc import Iterator
 import hyperscan
 
 from firewall.errors import GuardDown, Mistakes
+from firewall.guards.cleaned import LONGEST, back, bare, fold, origin
 from firewall.guards.detectors import DETECTORS, GROWTH, NEAR, Detector
 from firewall.guards.escaped import Undone
 from firewall.guards.quiet import LOOSE, SPACED, TIGHT, Quiet, after_blank
-from firewall.guards.views import CHUNK, LONGEST, REACH, View, back, bare, fold, origin, views
+from firewall.guards.views import CHUNK, REACH, View, views
 from firewall.policy import Policy, PolicySet
 
 PHRASE = 256            # the longest phrase

@@ -29,8 +29,9 @@ from collections.abc import Iterable, Sequence
 
 import hyperscan
 
+from firewall.guards.cleaned import ALTERED, CONTROL, ROUNDS, bare
 from firewall.guards.detectors import Detector
-from firewall.guards.views import ALTERED, BASE64, CHUNK, CONTROL, HINTS, REACH, ROUNDS, bare, based, disguised, hexed
+from firewall.guards.views import BASE64, CHUNK, HINTS, REACH, based, disguised, hexed
 
 SPACED = 96             # how far back a beginning with blanks is looked for
 TIGHT, LOOSE, HARD, RUN, FIRST, HEX = 1, 2, 4, 5, 6, 7
@@ -112,9 +113,9 @@ class Quiet:
         """`_empty` for a text that is not ASCII and for its cleaned form."""
         if self._ascii or (ends := self._empty(text, text.encode("latin-1", "replace"), database)) < 0:
             return -1
-        if not ALTERED.search(text):
-            return ends
         plain = bare(text)
+        if plain == text:
+            return ends
         if len(plain) > CHUNK or disguised(text):
             return -1
         more = self._empty(plain, plain.encode("latin-1", "replace"), database)

@@ -3,8 +3,7 @@
 Views are additive: what is found in the original counts, and what is found in any view counts too. Only the cleaned view
 keeps places (`origin`), to cut out what is found in it (and what escapes spell in the arguments of a call: escaped.py).
 
-    cleaned     format and control characters, accents and fillers dropped, NFKC, lookalikes and enclosed letters read
-                as Latin, dashes and digits as ASCII
+    cleaned     as `cleaned.bare` reads it: without format characters and accents, lookalikes as Latin
     tags        U+E0000 tag characters and variation selectors as bytes       bidi   as a reader would see it
     decoded     base64, hex, percent, HTML entities, backslash escapes, up to two deep
     plain       without Markdown and HTML marks; s p a c e d words joined; l33t and rot13 read; reversed
@@ -15,8 +14,7 @@ character reads as at most four, decoding goes two deep. A text whose views toge
 refused (`GuardDown`), never half read (cases.md R4, H14, H23). Which view is worth making is decided by one linear
 hyperscan pass, so that ordinary text costs microseconds.
 
-After Hackett et al., LLMSec 2025 (character injection), garak's encoding probes, and UTS #39 (confusables; a small
-table of Cyrillic, Greek, Armenian and small-capital letters that look Latin).
+After Hackett et al., LLMSec 2025 (character injection), and garak's encoding probes.
 """
 
 from __future__ import annotations
@@ -25,10 +23,8 @@ import binascii
 import codecs
 import html
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -36,12 +32,11 @@ import hyperscan
 
 from firewall.case import Case
 from firewall.errors import GuardDown
+from firewall.guards.cleaned import ALTERED, bare, fold, typed, wide
 from firewall.guards.escaped import ESCAPES, HINT, unescape
 
 CHUNK, REACH = 16_384, 1_024
-LONGEST = 4             # characters that one reads as
 BUDGET, FLOOR = 32, 4_096   # characters of all views per character of input; what any input may have
-ROUNDS = 6              # a run of up to 2 ** ROUNDS blanks reads as one in phrases
 
 
 class View(NamedTuple):
@@ -49,19 +44,6 @@ class View(NamedTuple):
     text: str
 
 
-_PAIRS = ("аa бb вb гr еe ёe зz иu кk мm нh оo рp сc тt уy хx ѕs іi јj һh ԁd ԛq ԝw ҽe ӏl ѵv ьb "
-          "αa βb γy εe ζz ηn ιi κk νv οo ρp σo τt υu χx ωw ϲc ϳj "
-          "Աu տs սu օo ցg հh յj զq ոn ᴀa ʙb ᴄc ᴅd ᴇe ꜰf ɢg ʜh ɪi ᴊj ᴋk ʟl ᴍm ɴn ᴏo ᴘp ʀr ꜱs ᴛt ᴜu ᴠv ᴡw ʏy ᴢz ıi ɡg "
-          "−- ⁃- ˗- ɑa ℓl ɐa ɔc ǝe ɟf ɥh ɯm ɹr ʇt ʌv ʍw ʎy")
-LOOKALIKE = {pair[0]: pair[1] for pair in _PAIRS.split()}
-LOOKALIKE = {a.upper(): b for a, b in LOOKALIKE.items() if a.upper() != a and len(a.upper()) == 1} | LOOKALIKE
-CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"       # of ASCII, besides tab and line ends; as a pattern
-_CONTROLS = bytes(b for b in range(128) if re.match(CONTROL, chr(b)))
-# what `clean` may change: not (ASCII, or an ordinary composed letter of a script without lookalikes)
-ODD = re.compile("[^\x00-\x9f\xa1-\xac\xae\xaf\xb0-\u0130\u0132-\u01dc\u01de-\u024f\u3041-\u3163\u3165-\u318e"
-                  "\u4e00-\u9fff\uac00-\ud7a3\u2010-\u2027]")
-ENCLOSED = 0x249C, 0x1F110, 0x1F150, 0x1F170        # a to z in brackets, and white on black, which NFKC leaves
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180e")
 _LEET = str.maketrans("013457@$!|+", "oieastasilt")
 _MARKS = re.compile(r"<!--.{0,512}?-->|</?[A-Za-z][^<>]{0,256}>|[*_~`\\]+", re.S)
 _SPACED = re.compile(r"(?<!\w)(?:\w([ ._\-*/|]))(?:\w\1){1,}\w(?!\w)")
@@ -104,79 +86,9 @@ def views(text: str, words: bool = True, least: int = 0) -> Iterator[View]:
                 todo.append((view.text, 1))
 
 
-def clean(text: str) -> str:
-    """How a text reads, for models: NFKC without format characters, marks and fillers, lookalikes read as Latin.
-
-    Ordinary letters keep their accents, dashes and quotes stay what they are (`ODD`).
-    """
-    return text if text.isascii() or not ODD.search(text) else text.translate(_CLEAN)
-
-
-def bare(text: str) -> str:
-    """How a text reads, for detectors: `clean`, and accents and control characters off, dashes and digits as ASCII."""
-    return text if typed(text) or not ALTERED.search(text) else text.translate(_BARE)
-
-
-def typed(text: str) -> bool:
-    """Whether it is ASCII that can be seen, and blanks: a quick look, for most texts True."""
-    return text.isascii() and (text.isprintable() or len(text.encode().translate(None, _CONTROLS)) == len(text))
-
-
 def disguised(text: str) -> bool:
     """Whether tags, variation selectors or writing directions say something besides the cleaned text."""
-    return bool(_TURNED.search(text) or _TAGS.search(text) and _hidden(text))
-
-
-def fold(text: str) -> str:
-    """Bare and case-folded, runs of blanks and line ends as one blank: what phrases are looked for in."""
-    if typed(text):
-        read = text.lower()
-    else:
-        read = text.translate(_FOLD) if ALTERED.search(text) else text.casefold()
-    read = read.replace("\n", " ").replace("\t", " ").replace("\r", " ")
-    for _ in range(ROUNDS):
-        if "  " not in read:
-            break
-        read = read.replace("  ", " ")
-    return read
-
-
-def origin(text: str, start: int, end: int, read: Callable[[str], str] = clean) -> tuple[int, int]:
-    """Place `start:end` of `read(text)` -> the characters of `text` it was read from. `read`: clean, bare or fold."""
-    if text.isascii() if read is clean else typed(text) and (read is not fold or len(read(text)) == len(text)):
-        return start, end
-    owners = _owners(text, read)
-    first = owners[start] if start < len(owners) else len(text)
-    return first, owners[end - 1] + 1 if end > start else first
-
-
-def back(text: str, size: int, read: bool) -> int:
-    """Where in `text` its last `size` characters begin; `read`: those of `bare(text)`."""
-    at = len(text)
-    while read and size > 0:
-        at -= 1
-        size -= len(_BARE[ord(text[at])])
-    return at if read else at - size
-
-
-@lru_cache(maxsize=2)               # every place that was found in a text asks
-def _owners(text: str, read: Callable[[str], str]) -> list[int]:
-    """For each character of `read(text)` the place of the one it was read from."""
-    table = _FOLD if read is fold else _BARE if read is bare else _CLEAN
-    pieces = [table[ord(c)] for c in text]
-    owners = list(chain.from_iterable((i,) * len(piece) for i, piece in enumerate(pieces)))
-    if read is not fold:
-        return owners
-    kept: list[int] = []
-    done = 0
-    for run in _RUN.finditer("".join(pieces)):
-        left = -(-len(run[0]) >> ROUNDS)            # rounded up, as halving it that often leaves it
-        kept += owners[done:run.start() + left]
-        done = run.end()
-    return kept + owners[done:]
-
-
-_RUN = re.compile(r"[ \t\n\r]{2,}")
+    return wide(text, 2) and bool(_TURNED.search(text) or _TAGS.search(text) and _hidden(text))
 
 
 def chunks(text: str) -> Iterator[tuple[int, str]]:
@@ -256,62 +168,6 @@ def _once(text: str, words: bool, least: int, first: bool) -> Iterator[View]:
         yield View("plain", text.translate(_LEET))
     yield View("plain", codecs.encode(text, "rot13"))
     yield View("plain", text[::-1])
-
-
-class _Reading(dict[int, str]):
-    """Code point -> how it reads; filled as characters are met (`str.translate` asks once for each)."""
-
-    def __init__(self, read: Callable[[str], str]) -> None:
-        super().__init__()
-        self.read = read
-
-    def __missing__(self, point: int) -> str:
-        if len(self) > 65_536:               # a text with every character of Unicode must not fill the memory
-            self.clear()
-        self[point] = self.read(chr(point))
-        return self[point]
-
-
-def _read(char: str) -> str:
-    if char < "\x80":
-        return char if " " <= char < "\x7f" or char in "\t\n\r" else ""
-    if char in LOOKALIKE:
-        return LOOKALIKE[char]
-    category = unicodedata.category(char)
-    if char in _FILLERS or category in ("Cc", "Cf", "Mn", "Me", "Co", "Cs"):
-        return ""
-    if category == "Pd":
-        return "-"
-    if category == "Nd":
-        return str(unicodedata.decimal(char))
-    if char.isspace():
-        return " "
-    point = ord(char)
-    if 0x1F1E6 <= point <= 0x1F1FF:                     # regional indicators spell letters
-        return chr(point - 0x1F1E6 + 97)
-    if first := next((first for first in ENCLOSED if first <= point < first + 26), 0):
-        return chr(point - first + 97)
-    parts = unicodedata.normalize("NFKD", char)
-    letters = "".join(c for c in parts if c in _VOICED or
-                      unicodedata.category(c) not in ("Mn", "Me", "Cf") and c not in _FILLERS)
-    read = "".join(LOOKALIKE.get(c, c) for c in unicodedata.normalize("NFKC", letters))
-    return read if len(read) <= LONGEST else char       # U+FDFA is a phrase of 18
-
-
-_VOICED = "\u3099\u309a"                        # they make another letter of a kana, not a disguised one
-_CLEAN = _Reading(lambda char: _read(char) if ODD.match(char) else char)
-_BARE, _FOLD = _Reading(_read), _Reading(lambda char: _read(char).casefold())
-
-
-def _altered() -> re.Pattern[str]:
-    """Characters that `bare` changes; of the scripts that are not listed here, and seldom written, all."""
-    same = [range(0x3400, 0xA000), range(0xAC00, 0xD7A4), range(0x1F300, 0x1FB00)]      # CJK, Hangul, pictures
-    for block in (range(0x600), range(0x1E00, 0x2100), range(0x3000, 0x3200)):
-        same += [range(point, point + 1) for point in block if _read(chr(point)) == chr(point)]
-    return re.compile(f"[^{''.join(f'{re.escape(chr(r[0]))}-{re.escape(chr(r[-1]))}' for r in same)}]")
-
-
-ALTERED = _altered()
 
 
 def _hidden(text: str) -> str:

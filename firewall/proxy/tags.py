@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from firewall.case import Message
 from firewall.errors import FirewallError
+from firewall.guards.cleaned import wide
 from firewall.verdict import Span
 from firewall.wire.wire import Asked
 
@@ -24,7 +25,8 @@ _TAGS = re.compile(f"\U0001f3f4(?:{_FLAGS})\U000e007f|([\U000e0000-\U000e007f]+)
 def hidden(messages: Iterable[Message]) -> list[Span]:
     """Where the words of a request are written in tag characters."""
     odd = [message for message in messages
-           if not message.text.isascii() and _PLANE in message.text.encode("utf-8", "surrogatepass")]
+           if wide(message.text, 4) and not message.text.isascii()
+           and _PLANE in message.text.encode("utf-8", "surrogatepass")]
     return [Span(message.where, *found.span(1)) for message in odd for found in _TAGS.finditer(message.text) if found[1]]
 
 

@@ -365,7 +365,7 @@ def test_any_text_is_judged(text: str) -> None:
 
 @given(st.text(st.sampled_from(list("z\u200be\u00adbraß ｚ\u0301а")), max_size=30))
 def test_places_in_the_cleaned_text_point_back(text: str) -> None:
-    from firewall.guards.views import fold, origin
+    from firewall.guards.cleaned import fold, origin
     folded = fold(text)
     for m in re.finditer("zebra|ss", folded):
         start, end = origin(text, *m.span(), fold)

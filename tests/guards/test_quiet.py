@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firewall.case import Case
+from firewall.guards.cleaned import LOOKALIKE, _read
 from firewall.guards.compiled import Compiled
 from firewall.guards.detectors import DETECTORS
 from firewall.guards.patterns import Patterns
 from firewall.guards.quiet import BACK, CONTEXT, Quiet, _short, word_start
-from firewall.guards.views import LOOKALIKE, REACH, _read
+from firewall.guards.views import REACH
 from firewall.policy import PolicySet
 from firewall.verdict import Verdict
 

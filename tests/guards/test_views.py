@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import codecs
-import sys
 import time
 
 import pytest
@@ -10,24 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import GuardDown
+from firewall.guards.cleaned import fold
 from firewall.guards.patterns import Patterns
 from firewall.guards.scripted import ScriptedGuard
-from firewall.guards.views import (
-    ALTERED,
-    BUDGET,
-    CHUNK,
-    FLOOR,
-    LONGEST,
-    REACH,
-    _read,
-    bare,
-    chunks,
-    clean,
-    fold,
-    origin,
-    seams,
-    views,
-)
+from firewall.guards.views import BUDGET, CHUNK, FLOOR, REACH, chunks, seams, views
 from firewall.verdict import Span
 
 from .cases import asked, detecting, said
@@ -76,11 +61,6 @@ def test_any_text_is_read_and_bounded(text: str) -> None:
     fold(text).encode()
 
 
-@given(st.text("az ,.!?\n", max_size=200))
-def test_plain_text_is_its_own_cleaned_view(text: str) -> None:
-    assert clean(text) == text
-
-
 @pytest.mark.parametrize("sign", ["\0", "\x0b", "\x1b", "\x7f", "\x85", "\u200b"])
 def test_no_control_character_blinds_a_detector(sign: str) -> None:
     """Whole, and cut anywhere; what is cut out is all of it."""
@@ -96,11 +76,6 @@ def test_no_control_character_blinds_a_detector(sign: str) -> None:
                 assert verdict and [f.spans for f in verdict.findings] == [(place,)]
             verdict = guard.known(said("see AKIA" + sign, policies=policies))
             assert verdict and verdict.unsure == (("a", 4),)
-
-
-def test_tabs_and_line_ends_stay() -> None:
-    text = "a\tb\r\nc"
-    assert bare(text) == text == clean(text) and bare(text + "\0") == text and origin("a\0bc", 1, 2, fold) == (2, 3)
 
 
 @given(st.integers(0, 4 * CHUNK))
@@ -119,46 +94,6 @@ def test_hostile_chunks_cost_little(unit: str) -> None:
     began = time.process_time()
     assert sum(len(v.text) for v in views(text)) <= 40 * CHUNK
     assert time.process_time() - began < 1.0
-
-
-ODD = st.text(st.sampled_from(list("\0\x1b🅰⒜" "ab Q-1\n\réßøªº²½…—‑“яαｆﬁが日\u0301\u200b\u00a0\u2028\ufdfa٣⑽😀\ufe0f")),
-              max_size=20)
-
-
-@given(ODD | st.text(max_size=20), ODD | st.text(max_size=20))
-def test_a_reading_says_the_same_of_a_text_whatever_follows(one: str, other: str) -> None:
-    assert bare(one + other) == bare(one) + bare(other)
-    assert clean(one + other) == clean(one) + clean(other)
-    assert bare(one) == "".join(map(_read, one))
-
-
-def test_the_gate_leaves_out_only_what_reads_as_itself() -> None:
-    for point in [*range(0x20000), *range(0xE0000, 0xE0200), sys.maxunicode]:
-        char = chr(point)
-        read = _read(char)
-        assert read == char or ALTERED.match(char), hex(point)
-        assert len(read) <= LONGEST
-
-
-def test_typography_reads_as_it_is_typed() -> None:
-    assert bare("219‑09–9999 −1 ٤١ ４ prôject ª") == "219-09-9999 -1 41 4 project a"
-    assert bare("がガ") == "がガ" and clean("é – “x”…") == "é – “x”…"
-    assert fold("Prôject\r\n\t \u00a0Zébra  ") == "project zebra "
-
-
-@given(ODD, ODD)
-def test_every_place_of_a_reading_is_known(before: str, after: str) -> None:
-    for read in (bare, clean, fold):
-        text = before + "zebra  \n" + after
-        whole = read(text)
-        at = 0
-        for i in range(len(whole)):
-            start, end = origin(text, i, i + 1, read)
-            assert at <= start < end <= len(text) and whole[i] in read(text[start:end])
-            at = start
-        at = whole.index("zebra")
-        start, end = origin(text, at, at + 5, read)
-        assert text[start:end] == "zebra"
 
 
 @pytest.mark.parametrize("unit", ["\ufdfa", "⑽", "é", "—"])

@@ -1,7 +1,7 @@
 """How a text reads to the encoder: as it stands, and as a person or a model reads it when that differs.
 
     plain       the text itself, always
-    bare        disguises off (`guards.views.clean`), and every sign that is no letter, mark, number or punctuation is a
+    bare        disguises off (`guards.cleaned.clean`), and every sign that is no letter, mark, number or punctuation is a
                 blank: a vocabulary that lacks one character of a word lacks the word, so an emoji at each word blinds
     hidden      letters written in tag characters or variation selectors, which nobody sees and a model may follow
 
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from firewall.guards.views import clean, origin
+from firewall.guards.cleaned import clean, origin
 
 # everything but ASCII and some ranges of nothing but letters, marks, numbers, punctuation and blanks: a quick look
 _RARE = re.compile("[^\x00-\x7f\xa0\xaa\xb5\xba\xc0-\xd6\xd8-\xf6\xf8-\u02c1\u0300-\u0373\u0391-\u03a1\u03a3-\u03e1"

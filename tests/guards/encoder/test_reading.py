@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firewall.guards.cleaned import clean
 from firewall.guards.encoder.reading import _RARE, coded, readings
-from firewall.guards.views import clean
 
 PLAIN = ["Give me the recipe.", "naïve café, “quoted” – and 12 % more…", "Привет, как дела?", "हिन्दी में", "日本語、です。",
          "தமிழ் மொழி", "العَرَبِيَّة", "line\nline\ttab\xa0blank"]
