@@ -30,8 +30,13 @@ def tokenizer(recipe: Recipe, examples: Sequence[Example]) -> Any:
     """The recipe's tokenizer; for a new model without one, a tokenizer made from the rows and kept in `out`."""
     named = recipe.model.tokenizer or recipe.model.path
     folder = Path(recipe.out) / "tokenizer"
-    if named or (folder / "tokenizer.json").exists():
-        return words.load(named or folder)
+    if named:
+        return words.load(named)
+    if (folder / "tokenizer.json").exists():
+        if (made := words.size_of(folder)) not in (0, recipe.model.vocab):
+            raise Mistakes([f"model.vocab = {recipe.model.vocab}: the tokenizer in {folder}, which the checkpoints beside "
+                            f"it speak, was made with {made}. Train in another --set out=FOLDER, or delete {recipe.out}."])
+        return words.load(folder)
     step = max(1, len(examples) // 5000)
     texts = ("".join(s.text for s in render(e.case)) + target(*traces.build(e, _rng(e))) for e in examples[::step])
     return words.make(texts, recipe.model.vocab, folder)

@@ -97,6 +97,8 @@ def plan(recipe: Recipe, gpus: int, machine: Machine = MACHINES["a100"], prompt:
     if m.lora_rank:
         trained = s.layers * m.lora_rank * (4 * 2 * s.hidden + 3 * (s.hidden + s.inner))
     gpu, cpu, source = states(n, largest, gpus, recipe.engine.zero, recipe.engine.offload, trained)
+    if o.kl:        # the frozen first model
+        gpu += 2 * n / (gpus if recipe.engine.zero == 3 else 1)
     rows = o.prompts * o.group
     held = min(o.micro, -(-o.prompts // gpus)) * o.group * (prompt + answer)
     activations = s.layers * held * s.hidden * (2 if m.checkpointing else 34) + (

@@ -104,7 +104,8 @@ def stops(tokenizer: Any) -> tuple[int, ...]:
 
 
 def make(texts: Iterator[str] | Iterable[str], size: int, folder: Path) -> Any:
-    """Trains a byte-level BPE with the template's tokens and saves it. Deterministic in `texts` and `size`."""
+    """Trains a byte-level BPE with the template's tokens and saves it. Deterministic in `texts` and `size`, which
+    `size_of` reads back from the folder."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -120,10 +121,16 @@ def make(texts: Iterator[str] | Iterable[str], size: int, folder: Path) -> Any:
     # the fixed instructions are one token: a small guard spends its context on policies and evidence
     bpe.add_special_tokens([AddedToken(TASK, normalized=False, special=True)])
     made = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END,
-                                   clean_up_tokenization_spaces=False)
+                                   clean_up_tokenization_spaces=False, made_for=size)
     folder.mkdir(parents=True, exist_ok=True)
     made.save_pretrained(folder)
     return made
+
+
+def size_of(folder: Path) -> int:
+    """The size that `make` was asked for; 0 where the folder does not say."""
+    config = folder / "tokenizer_config.json"
+    return int(json.loads(config.read_bytes()).get("made_for", 0)) if config.is_file() else 0
 
 
 def load(folder: str | Path) -> Any:

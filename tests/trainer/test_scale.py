@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_more_gpus_hold_less_each_and_take_less_time():
     r = recipe.load(RECIPES / "rsafe-7b-4x80.toml")
     four, eight = scale.plan(r, 4), scale.plan(r, 8)
     assert eight.states < four.states and eight.step < four.step and eight.tokens == four.tokens
+
+
+@pytest.mark.parametrize(("zero", "share"), [(2, 1), (3, 4)])
+def test_a_kl_term_holds_the_first_model_too(zero, share):
+    r = recipe.load(RECIPES / "rsafe-7b-4x80.toml")
+    r = replace(r, engine=replace(r.engine, zero=zero))
+    near = scale.plan(replace(r, grpo=replace(r.grpo, kl=0.01)), 4)
+    free = scale.plan(replace(r, grpo=replace(r.grpo, kl=0.0)), 4)
+    assert near.states - free.states == pytest.approx(2 * near.weights / share)
 
 
 def test_zero_stages_by_formula():

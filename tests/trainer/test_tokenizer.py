@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ from firewall.guards.tokens import Tokens  # noqa: E402
 from firewall.template import TASK, Segment, render, target  # noqa: E402
 from firewall.verdict import CLOSE, OPEN  # noqa: E402
 from tests.trainer import world  # noqa: E402
+from trainer import run  # noqa: E402
 from trainer import tokenizer as words  # noqa: E402
+from trainer.recipe import Recipe  # noqa: E402
 
 
 def test_carries_the_template(tok):
@@ -68,6 +72,18 @@ def test_a_saved_tokenizer_gives_the_same_ids(tok, tmp_path):
     tok.save_pretrained(tmp_path)
     again, case = words.load(tmp_path), world.examples(1)[0].case
     assert words.prompt(again, case) == words.prompt(tok, case) == Tokens.of(tmp_path).encode(render(case))
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path):
+    """Its checkpoints lie beside it: neither is thrown away, and none is trained under a size that was not asked for."""
+    recipe = replace(Recipe(), out=str(tmp_path))
+    rows = world.examples(20)
+    with_size = lambda n: replace(recipe, model=replace(recipe.model, path="", tokenizer="", vocab=n))  # noqa: E731
+    made = run.tokenizer(with_size(600), rows)
+    assert words.size_of(tmp_path / "tokenizer") == 600
+    assert run.tokenizer(with_size(600), rows).get_vocab() == made.get_vocab()
+    with pytest.raises(Mistakes, match=r"model\.vocab = 700.*made with 600"):
+        run.tokenizer(with_size(700), rows)
 
 
 @pytest.mark.parametrize("word", ["safe", "unsafe"])
