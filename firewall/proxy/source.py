@@ -1,8 +1,9 @@
 """The active policies: hot reload, last good set kept.
 
 A set is swapped by one assignment: an exchange keeps the set it was admitted with. A broken edit changes nothing but
-`stale`, which /readyz and a metric show. A file that was touched a moment ago may still be half written, and half a
-policy can be a policy: it is read when it has rested.
+`stale`, which /readyz and a metric show. Files are read again when they look different, and while `stale` also every
+half minute: what was in the way (no descriptor left, a network file system) may leave no trace in them. A file that was
+touched a moment ago may still be half written, and half a policy can be a policy: it is read when it has rested.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from firewall.errors import Mistakes
 from firewall.policy import PolicySet, load
 
 REST = 100_000_000      # nanoseconds without a write after which a file counts as written
+AGAIN = 30.0            # seconds until a stale folder that looks the same is read again: reading costs half a second of CPU
 
 
 class Source:
@@ -37,7 +39,7 @@ class Source:
         self.stale: tuple[str, ...] = ()
         self.reloads = {"ok": 0, "failed": 0}
         self._lock = threading.Lock()
-        self._seen = self._look()
+        self._seen, self._tried = self._look(), 0.0
         self.current = self._read()
 
     def refresh(self, force: bool = False) -> bool:
@@ -47,21 +49,23 @@ class Source:
 
     def _refresh(self, force: bool) -> bool:
         seen = self._look()
-        if seen == self._seen and not force:
+        if seen == self._seen and not force and not (self.stale and time.monotonic() - self._tried >= AGAIN):
             return False
         now = time.time_ns()
         if not force and any(0 <= now - touched < REST for _, touched, *_ in seen):
             return False
-        self._seen = seen
+        self._seen, self._tried = seen, time.monotonic()
         try:
             fresh = self._read()
             changed = fresh.digest != self.current.digest
             if changed:
                 self.warm(fresh)
-        except Mistakes as e:
-            self.stale = tuple(e.lines)
-            self.reloads["failed"] += 1
-            structlog.get_logger().error("policies_stale", kept=self.current.digest, mistakes=e.lines)
+        except Exception as e:      # whatever lies in that folder
+            wrong = tuple(e.lines) if isinstance(e, Mistakes) else (f"{self.folder}: cannot be read ({type(e).__name__})",)
+            if wrong != self.stale or force:
+                self.reloads["failed"] += 1
+                structlog.get_logger().error("policies_stale", kept=self.current.digest, mistakes=wrong)
+            self.stale = wrong
             return False
         self.stale = ()
         self.reloads["ok"] += 1
@@ -74,13 +78,15 @@ class Source:
         self.check(fresh)
         return fresh
 
-    def _look(self) -> tuple[tuple[str, int, int, int, int], ...]:
-        """What a folder holds: with the files' numbers, for two that a link chose between may be as old and as long."""
-        out = []
+    def _look(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+        """What a folder holds: with the files' numbers, for two that a link chose between may be as old and as long, with
+        the time of their last change, for a mode or an owner changes no content, and with what has a name only."""
+        out: list[tuple[str, int, tuple[int, ...]]] = []
         for path in self.folder.glob("[!.]*.md"):
             try:
                 stat = path.stat()
-            except OSError:
+            except OSError as e:
+                out.append((path.name, 0, (e.errno or 0,)))
                 continue
-            out.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
+            out.append((path.name, stat.st_mtime_ns, (stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev)))
         return tuple(sorted(out))

@@ -48,10 +48,7 @@ def test_j02_any_harm_keeps_the_last_good_set(source: Source, harm) -> None:
     """A crash of the reader would silence the watch for ever: mistakes are the only thing it may meet."""
     before = source.current
     harm(source.folder)
-    try:
-        source.refresh()
-    except OSError:         # `serve` logs it and looks again
-        pass
+    source.refresh()
     assert source.current.digest == before.digest
     shutil.rmtree(source.folder, ignore_errors=True)
     source.folder.mkdir()
@@ -115,6 +112,52 @@ def test_a_link_to_another_folder_is_followed_though_the_files_are_as_old_and_as
     (tmp_path / "next").symlink_to("two")
     (tmp_path / "next").replace(tmp_path / "now")
     assert source.refresh() and source.current.digest != before
+
+
+def test_stale_ends_when_what_was_in_the_way_is_gone(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to nowhere has a name only, a mode no content, and a moment without descriptors leaves no trace at all."""
+    fresh = GOOD.replace("a/1", "b/1").replace("id: a", "id: b")
+    (source.folder / "b.md").write_text(fresh)
+    link = source.folder / "c.md"
+    link.symlink_to("nowhere")
+    assert not source.refresh() and source.stale
+    link.unlink()
+    assert source.refresh() and not source.stale and len(source.current) == 2
+
+    read, refused = Path.read_text, True
+
+    def closed(path: Path, *args: str) -> str:
+        if refused and path.name == "d.md":
+            raise PermissionError
+        return read(path, *args)
+    monkeypatch.setattr(Path, "read_text", closed)
+    path = source.folder / "d.md"
+    path.write_text(fresh.replace("b", "d"))
+    assert not source.refresh() and "PermissionError" in source.stale[0]
+    refused = False
+    path.chmod(path.stat().st_mode ^ 0o040)
+    assert source.refresh() and not source.stale and len(source.current) == 3
+
+    path.write_text(path.read_text() + "- one more\n")
+    refused = True
+    assert not source.refresh() and source.stale
+    refused, failed = False, source.reloads["failed"]
+    assert not source.refresh() and source.stale, "nothing changed, and reading costs"
+    monkeypatch.setattr(module, "AGAIN", 0.0)
+    refused = True
+    assert not source.refresh() and source.reloads["failed"] == failed, "the same trouble is told once"
+    refused = False
+    assert source.refresh() and not source.stale
+
+
+def test_whatever_keeps_a_new_set_from_counting_is_said(source: Source) -> None:
+    before = source.current.digest
+
+    def broken(_: object) -> None:
+        raise RuntimeError
+    source.warm = broken
+    (source.folder / "a.md").write_text(GOOD + "- `a/2` Another.\n")
+    assert not source.refresh() and source.stale and source.current.digest == before
 
 
 def test_an_editors_lock_is_no_policy(source: Source) -> None:
