@@ -13,6 +13,12 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
+try:
+    import psutil as psutil
+except ModuleNotFoundError:
+    print("benchmarks: 'psutil' is not installed. Measuring needs it: pip install '.[bench]'", file=sys.stderr)
+    sys.exit(2)
+
 from benchmarks import (
     compare,
     control,

@@ -162,3 +162,10 @@ def test_compare_is_a_flag_too(tmp_path: Path) -> None:
     store.save(tmp_path / "a.json", [DETECT])
     done = call("--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json"))
     assert done.returncode == 0 and "What changed: detection" in done.stdout and "same" in done.stdout
+
+
+def test_without_its_extra_it_says_what_to_install():
+    code = "import runpy, sys; sys.modules['psutil'] = None; runpy.run_module('benchmarks', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "benchmarks: 'psutil' is not installed. Measuring needs it: pip install '.[bench]'\n"
