@@ -26,6 +26,7 @@ from firewall.wire.sse import EVENTS, Events, event, large
 from firewall.wire.wire import PAST, Reader, StreamLimits, truncated, unreadable, unredactable
 
 T = TypeVar("T")
+DONE = b"[DONE]"        # some servers (vLLM) write it in dialects that have another end: there it is no word, and no end
 KEYS = "keys"           # the channel of keys that are no protocol words, a key a line
 CHANNELS = 4096         # of one stream: each question to a guard costs as much as there are
 
@@ -228,7 +229,7 @@ class Streamed(_Read):
                 speech.complete = speech.last = True
                 found = speech.finish()
                 self._moulds.clear()
-            else:
+            elif text != DONE:
                 document = self._parse(data)
                 type_ = document.get("type")
                 state, before = speech.state, (speech.pending, speech.last, speech.complete)

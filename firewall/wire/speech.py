@@ -21,7 +21,7 @@ class Speech(Protocol):
         last: the answer has ended (finish reason).
         complete: a terminal event, or the end of every choice, was seen.
         opaque: paths that passed uninspected.
-        done: data that ends the stream without being JSON, or None.
+        done: data that ends the stream without being JSON (`[DONE]`), or None: then that is nothing.
         names: event names that are nobody's words (besides the document's own `type`).
         plain: whether a mould may be made of what was just read: its channel depends on nothing but its bytes
             and the state above.

@@ -174,3 +174,20 @@ def test_a_call_without_a_start_waits_for_its_end(wire: str, event: dict[str, An
         {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}, {"type": "message_stop"}]
     frames = heard(listen(wire), events(event, *end))
     assert frames[0].pending and not frames[1].pending and "run zebra" in said(frames).values()
+
+
+END = {"anthropic-messages": {"type": "message_stop"}, "gemini": {"candidates": [{"index": 0, "finishReason": "STOP"}]}}
+
+
+@pytest.mark.parametrize("wire", END)
+def test_openais_last_word_after_the_end_of_another_dialect(wire: str) -> None:
+    """vLLM wrote it after `message_stop` (0561ec4, entrypoints/anthropic/serving_messages.py), gateways after Gemini's."""
+    for data in (whole := events(END[wire], done=True)), whole.replace(b"[DONE]", b" [DONE] "):
+        frames = heard(listen(wire), data)
+        assert b"".join(frame.raw for frame in frames) == data and not said(frames)
+        assert sum(frame.last for frame in frames) == 1
+    with pytest.raises(FirewallError) as error:
+        heard(listen(wire), events(done=True))
+    assert error.value.code == "upstream_truncated"
+    with pytest.raises(FirewallError):
+        heard(listen(wire), events(END[wire]), b"data: [DONE] and more\n\n")
