@@ -124,6 +124,9 @@ class Pool:
             return
         link.used = True
         link.idle_since = self.now
+        if self._waiting and not link.healthy:
+            link.transport.close()      # who waits gets a new one when this has left
+            return
         while self._waiting:
             call = self._waiting.popleft()
             if not call.done:

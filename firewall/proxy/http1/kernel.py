@@ -1,4 +1,5 @@
-"""What the kernel knows about a TCP connection and no transport tells: what the other side has acknowledged.
+"""What the kernel knows about a TCP connection and no transport tells: what the other side has acknowledged, and what
+it has sent that nobody has read yet.
 
 A transport counts what it still holds itself. Behind TLS that is not even all of what waits in this process (the plain
 transport below holds the rest, out of sight), and the kernel says "taken" for what lies in its own buffer.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import select
 import socket
 import struct
 import sys
@@ -30,6 +32,15 @@ def taken(transport: asyncio.Transport) -> int:
     """A number that grows whenever the client takes bytes, while none are written."""
     count = acked(transport)
     return -transport.get_write_buffer_size() if count is None else count
+
+
+def ear(transport: asyncio.Transport) -> select.poll:
+    """`ear(...).poll(0)` is empty while the other side has neither sent nor ended anything that was not read."""
+    heard = select.poll()
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        heard.register(sock.fileno(), select.POLLIN)
+    return heard
 
 
 def unacked(transport: asyncio.Transport) -> int:

@@ -1,7 +1,8 @@
 """One connection to an upstream: writes a call's request, reads its answer, tells the sink.
 
 Reuse only after an answer was read to its end, with no byte too many, while everything of ours had left.
-A byte on an idle connection closes it: an answer nobody asked for must never meet the next question.
+A byte on an idle connection closes it, read or still in the kernel: an answer that came before the next question must
+never meet it. (One that comes after the question was written looks like its answer: nobody can tell them apart.)
 
 Retry (R15). A request on a reused connection may meet a server that just closed it. Sending a prompt twice
 costs money, so a POST is sent again only when the kernel can show that the other side never acknowledged a
@@ -31,7 +32,7 @@ SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 class Link(asyncio.Protocol):
     """An upstream connection of a pool, idle or carrying one call."""
 
-    __slots__ = ("_before", "_ended", "_sent", "_unseen", "call", "idle_since", "pool", "response", "transport", "used")
+    __slots__ = ("_before", "_ear", "_ended", "_sent", "_unseen", "call", "idle_since", "pool", "response", "transport", "used")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -45,8 +46,9 @@ class Link(asyncio.Protocol):
 
     @property
     def healthy(self) -> bool:
-        """An idle link may be used: open, and not too old."""
-        return not self.transport.is_closing() and self.pool.now - self.idle_since < self.pool.limits.keepalive
+        """An idle link may be used: open, silent, and not too old."""
+        return not (self.transport.is_closing() or self.pool.now - self.idle_since >= self.pool.limits.keepalive
+                    or self._ear.poll(0))
 
     def begin(self, call: Call) -> None:
         """Send the call's request."""
@@ -70,6 +72,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._ear = kernel.ear(self.transport)
         self.idle_since = self.pool.now     # a sweep may come before the call that it was opened for
         self.pool.joined(self)
 
