@@ -176,7 +176,7 @@ class Candidates:
 
     def drop(self, document: dict[str, Any]) -> None:
         for part in document["[]"] if isinstance(document, Array) else (document,):
-            for candidate in part.get("candidates", ()):
+            for candidate in part.get("candidates") or ():
                 candidate.pop("logprobsResult", None)
         unplaced(document)
 
@@ -209,7 +209,8 @@ class Candidates:
     def _candidate(self, candidate: Any, place: int, seen: Seen, out: list[Leaf]) -> Seen:
         if type(candidate) is not dict:
             raise unreadable("a candidate is no object")
-        index = candidate.get("index", place)
+        index = candidate.get("index")
+        index = place if index is None else index
         if type(index) is not int or not 0 <= index < 128:
             raise unreadable("a candidate's index is no small number")
         for key, value in candidate.items():

@@ -190,7 +190,7 @@ class Chat:
         return self.choices.finish()
 
     def drop(self, document: dict[str, Any]) -> None:
-        for choice in document.get("choices", ()):
+        for choice in document.get("choices") or ():
             if "logprobs" in choice:
                 choice["logprobs"] = None
         unplaced(document)

@@ -99,9 +99,9 @@ class Choices:
         self.plain = True
         for key, value in document.items():
             if key == "choices":
-                if type(value) is not list:
+                if value is not None and type(value) is not list:       # null: an empty list in Go
                     raise unreadable("choices is no list")
-                for place, choice in enumerate(value):
+                for place, choice in enumerate(value or ()):
                     self._choice(choice, place, out)
                 continue
             if (type(value) in SCALARS and key in KEYS) or (type(value) is str and self._passed.get(key) == value):
@@ -135,7 +135,8 @@ class Choices:
     def _choice(self, choice: Any, place: int, out: list[Leaf]) -> None:
         if type(choice) is not dict:
             raise unreadable("a choice is no object")
-        index = choice.get("index", place)
+        index = choice.get("index")
+        index = place if index is None else index
         if type(index) is not int or not 0 <= index < max(128, self.expected):
             raise unreadable("a choice's index is no small number")
         if index not in self.open and index not in self.closed:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
+from firewall.wire.frame import Piece
 from tests.wire.streams import REQUESTS, events, heard, listen, said
 
 ODD = st.sampled_from([[], {}, ["type"], {"a": "b"}, None, True, 0, -1, 1.5, "zebra", [[]], [{}], [None], [1]])
@@ -112,3 +113,24 @@ def test_a_key_cannot_be_redacted() -> None:
     with pytest.raises(FirewallError) as error:
         reader.rewrite(frame, texts)
     assert "[X]" in texts and error.value.code == "unredactable"
+
+
+NULLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "openai-chat": ("choices", {"delta": {"content": "word"}},
+                    {"delta": None, "message": None, "logprobs": None, "finish_reason": "stop"}),
+    "openai-completions": ("choices", {"text": "word"}, {"text": None, "logprobs": None, "finish_reason": "stop"}),
+    "gemini": ("candidates", {"content": {"parts": [{"text": "word"}]}}, {"content": None, "finishReason": "STOP"}),
+}
+
+
+@pytest.mark.parametrize("wire", NULLS)
+def test_null_is_as_good_as_nothing(wire: str) -> None:
+    """An empty list is null in Go; an SDK hands both on."""
+    name, words, end = NULLS[wire]
+    first: dict[str, Any] = {name: [{"index": None, **words}]}
+    frames = heard(reader := listen(wire), events(first, {name: [{"index": None, **end}]}, {name: None}, done=True))
+    assert said(frames) == {"choice/0/text": "word"} and b"[X]" in reader.rewrite(frames[0], ["[X]"])
+    failed: dict[str, Any] = {name: None, "error": {"message": "the real error", "code": 500}}
+    heard(whole := listen(wire, b"application/json"), orjson.dumps(failed))
+    frame = frames[0]._replace(raw=orjson.dumps(failed), pieces=(Piece("error/message", "the real error"),))
+    assert b'"error":{"message":"[X]"' in whole.rewrite(frame, ["[X]"])
