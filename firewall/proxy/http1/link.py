@@ -32,7 +32,8 @@ SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 class Link(asyncio.Protocol):
     """An upstream connection of a pool, idle or carrying one call."""
 
-    __slots__ = ("_before", "_ear", "_ended", "_sent", "_unseen", "call", "idle_since", "pool", "response", "transport", "used")
+    __slots__ = ("_before", "_ear", "_ended", "_sent", "_unseen", "call", "idle_since", "pool", "response", "transport",
+                 "used")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
