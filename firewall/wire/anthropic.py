@@ -35,6 +35,9 @@ INERT: Inert = {
     "tools[].cache_control.ttl": words("5m 1h"),
     "messages[].role": ROLES,
     "mcp_servers[].authorization_token": SECRET,
+    "container.skills[].type": words("anthropic custom"),
+    "container.skills[].skill_id": FILE,
+    "container.skills[].version": TOKEN,
     **{f"messages[].content[].{path}": shape for path, shape in BLOCK.items()},
     "messages[].content[].cache_control.ttl": words("5m 1h"),
     **{f"messages[].content[].{place}source.{path}": shape for path, shape in _SOURCE.items()   # of a block, in a tool's

@@ -2,7 +2,8 @@
 
 Refused by name, wherever it stands at the top level: fields that turn the model's own prompt format, its endpoint or
 its guards (control fields never come from a body), prompts that are no text (embeddings, token ids), and state stored
-at the vendor that nobody here has seen.
+at the vendor that nobody here has seen. A control field that is null, false or empty asks for nothing and passes, but
+for the guards' (LiteLLM takes an empty list for "none"); so do the switches of `TEMPLATE`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves, stamp
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Size, malformed, refused, together
 
-CONTROL: frozenset[str] = frozenset("""api_base base_url api_key api_version api_type custom_llm_provider
+GUARDS: frozenset[str] = frozenset(("guardrails", "guardrail", "guardrail_config", "disable_global_guardrails"))
+CONTROL: frozenset[str] = GUARDS | frozenset("""api_base base_url api_key api_version api_type custom_llm_provider
 user_config litellm_params litellm_metadata extra_body extra_headers extra_query headers mock_response fallbacks
-guardrails guardrail guardrail_config disable_global_guardrails chat_template chat_template_kwargs
-add_special_tokens tokenizer prompt_embeds
+chat_template chat_template_kwargs add_special_tokens tokenizer prompt_embeds
 prompt_token_ids input_ids inputs_embeds return_token_ids return_tokens_as_token_ids kv_transfer_params vllm_xargs
 logits_processors data_sources documents_url callbacks success_callback""".split())
+LABELS = CONTROL - {"headers", "tokenizer"}      # what metadata may not hold, for gateways (LiteLLM) look for it there
+# What may be said to a chat template: whether and how hard to think (Qwen3, GLM, DeepSeek, Granite, Kimi, gpt-oss). Numbers
+# and these words; a template writes any other value into the prompt.
+TEMPLATE = frozenset("enable_thinking thinking thinking_budget clear_thinking preserve_thinking reasoning_effort".split())
+EFFORTS = frozenset("none minimal low medium high xhigh max no_think".split())
 STORED: frozenset[str] = frozenset("""previous_response_id conversation background container previous_interaction_id
 thread thread_id assistant_id cachedContent cached_content""".split())
 ENDLESS = 1 << 62       # tokens: more than any cap, for what says that there is no end
@@ -66,9 +72,10 @@ class Words:
             self.messages.append(together(role, found, path))
 
     def rest(self, document: dict[str, Any], known: frozenset[str], tree: Any) -> None:
-        """Every other field: lists of definitions by item, all else as one message under its own name."""
+        """Every other field: lists of definitions by item, all else as one message under its own name. What control fields
+        `inspectable` let pass holds no words."""
         for name, value in document.items():
-            if name in known or (type(value) in SCALARS and name in KEYS):
+            if name in known or name in CONTROL or (type(value) in SCALARS and name in KEYS):
                 continue
             node = tree.get(name)
             where = name if name in KEYS else stamp(name)
@@ -96,14 +103,28 @@ def inspectable(document: dict[str, Any], stored: frozenset[str] = STORED) -> tu
     """
     names = document.keys()
     for name in sorted(names & CONTROL):
-        raise refused(name)
+        if not idle(name, document[name]):
+            raise refused(name)
     for name in sorted(names & stored):
-        if document[name] not in (None, False, ""):
+        value = document[name]
+        if name == "container" and type(value) is dict and not value.get("id"):
+            continue        # Anthropic: what a new one shall hold
+        if value not in (None, False, ""):
             raise refused(name)
     metadata = document.get("metadata")
-    if type(metadata) is dict and not CONTROL.isdisjoint(metadata):
-        raise refused("metadata")
+    for name in sorted(metadata.keys() & LABELS) if type(metadata) is dict else ():
+        raise refused(f"metadata.{name}")
     return sizes(document)
+
+
+def idle(name: str, value: Any) -> bool:
+    """Whether a control field asks for nothing that matters; then it holds no words either."""
+    if name in GUARDS or value is None:
+        return name not in GUARDS
+    if name == "chat_template_kwargs" and type(value) is dict:
+        return all(key in TEMPLATE and (type(said) in SCALARS or (type(said) is str and said in EFFORTS))
+                   for key, said in value.items())
+    return (value is False or value == [] or value == {}) and name != "add_special_tokens"
 
 
 def sizes(document: dict[str, Any], path: str = "", digits: bool = False) -> tuple[Size, ...]:
