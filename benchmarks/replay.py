@@ -89,7 +89,8 @@ def decided(record: dict[str, Any], side: str) -> Past | None:
     decision = record.get(side, record["decision"])
     if decision not in RANK or decision == "error" or record.get("errors"):
         return None
-    monitored = record.get("ending") == "answered" or (side == "output" and record.get("release") == "watch")
+    monitored = record.get("ending") == "answered" or (
+        record.get("release") == "watch" and (side == "output" or decision == "flag"))
     return Past(decision, tuple(record.get("rules") or ()) if decision != "allow" else (), monitored)
 
 

@@ -71,7 +71,7 @@ def verified(files: Sequence[Path]) -> int:
 
 
 def active(config: Config) -> PolicySet:
-    found = load(config.policy_folder, config.policies.enable, config.policies.disable)
+    found = load(config.policy_folder, config.policies.enable, config.policies.disable, config.stream.release)
     check(found)
     return found
 

@@ -169,7 +169,7 @@ async def work(judge: Judge, concurrency: int) -> None:
 
 async def run(config: Config, concurrency: int) -> int:
     """Builds the configured guard, serves the lines, closes it."""
-    policies = load(config.policy_folder, config.policies.enable, config.policies.disable)
+    policies = load(config.policy_folder, config.policies.enable, config.policies.disable, config.stream.release)
     config = replace(config, guard=replace(config.guard, deadline=PATIENCE, memory=0, queue=16,
                                            concurrency=max(2 * concurrency, config.guard.concurrency)))
     guard = build(config, policies)

@@ -77,6 +77,11 @@ class Policy:
     detect: tuple[str, ...] = ()
     enabled: bool = True
 
+    @property
+    def open(self) -> bool:
+        """Whether an exchange may go on without a guard, for all this policy says: what only reports stops nothing."""
+        return self.on_guard_error == "open" or self.release == "watch"
+
     @classmethod
     def from_text(cls, id: str, text: str) -> Policy:
         """An ad hoc policy from any prose (a benchmark row, a test). Raises `Mistakes` when empty."""
@@ -122,9 +127,9 @@ class PolicySet:
         return any(p.action == "redact" for p in self.policies)
 
     @cached_property
-    def whole(self) -> bool:
-        """Whether any policy insists on whole answers."""
-        return any(p.release == "whole" for p in self.policies)
+    def releases(self) -> frozenset[str | None]:
+        """How its policies want answers to leave. None: as [stream] says."""
+        return frozenset(p.release for p in self.policies)
 
     @cached_property
     def rule_ids(self) -> tuple[str, ...]:
@@ -138,9 +143,9 @@ class PolicySet:
         return self._sides[direction]
 
 
-def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = ()) -> PolicySet:
+def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = (), release: str = "") -> PolicySet:
     """Reads `folder/*.md` except README.md and hidden files. `enable` and `disable` name policy ids and win over
-    front matter.
+    front matter. `release` is that of [stream]: under `watch` a policy without a `release` of its own only reports.
 
     Raises:
         Mistakes: every mistake of every file; nothing is loaded then.
@@ -162,8 +167,8 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = ()) 
         else:
             if policy.id in found:
                 wrong.append(f"{path}:1: id {policy.id!r} is taken by another file")
-            found[policy.id] = replace(policy, enabled=(policy.enabled or policy.id in enable)
-                                       and policy.id not in disable)
+            found[policy.id] = replace(policy, enabled=(policy.enabled or policy.id in enable) and policy.id not in disable,
+                                       release=policy.release or ("watch" if release == "watch" else None))
     for name in (*enable, *disable):
         if name not in found:
             wrong.append(f"{folder}: no policy {name!r}{_near(name, found)}")

@@ -86,8 +86,9 @@ ALLOW = Decision()
 def decide(verdicts: Iterable[Verdict], policies: PolicySet, errors: Iterable[GuardDown] = ()) -> Decision:
     """Verdicts and failures -> one decision. Pure and order-free: block > error > redact > flag > allow.
 
-    A failed guard means *error* unless every active policy says `on-guard-error: open`. Among the rules of the winning
-    action, the message is that of the surest: the furthest on the way from its policy's threshold to 1.
+    A failed guard means *error* unless every active policy says `on-guard-error: open`, or only reports (`release: watch`).
+    Among the rules of the winning action, the message is that of the surest: the furthest on the way from its policy's
+    threshold to 1.
     """
     hit: dict[str, list[Span] | None] = {}      # None: something is there that no cutting out removes
     sure: dict[str, float] = {}
@@ -115,7 +116,7 @@ def decide(verdicts: Iterable[Verdict], policies: PolicySet, errors: Iterable[Gu
         if RANK[does] > RANK[action]:
             action, message = does, policy.message
     if failed and RANK[action] < RANK["error"] and not (
-            policies.policies and all(p.on_guard_error == "open" for p in policies)):
+            policies.policies and all(p.open for p in policies)):
         action, message = "error", ""
     return Decision(action, tuple(sorted(hit)), failed, tuple(sorted(set(spans))), message)
 

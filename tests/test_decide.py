@@ -72,3 +72,6 @@ def test_watch_policies_only_flag_and_open_policies_let_a_failure_pass():
     lenient = PolicySet.of([replace(SET.owner["f"], on_guard_error="open")])
     assert decide((), lenient, [GuardDown()]) == Decision("allow", (), ("guard_unavailable",))
     assert decide((), PolicySet(), [GuardDown()]).action == "error"
+    assert decide((), watched, [GuardDown()]) == Decision("allow", (), ("guard_unavailable",)), "it stops nothing"
+    mixed = PolicySet.of([*watched, SET.owner["f"]])
+    assert decide((), mixed, [GuardDown()]).action == "error"

@@ -30,8 +30,8 @@ def application(house: House) -> web.Application:
             "mistakes": list(house.source.stale)}, "guard": {"name": house.guard.name,
                                                              "fingerprint": house.guard.fingerprint},
             "release": house.config.stream.release,
-            "fails": {"closed": [p.id for p in policies if p.on_guard_error == "closed"],
-                      "open": [p.id for p in policies if p.on_guard_error == "open"]}}
+            "fails": {"closed": [p.id for p in policies if not p.open],
+                      "open": [p.id for p in policies if p.open]}}
         return web.Response(status=503 if why else 200, body=orjson.dumps(body), content_type="application/json")
 
     async def prometheus(_: web.Request) -> web.Response:

@@ -14,7 +14,6 @@ from firewall.case import Case
 from firewall.config import Config
 from firewall.errors import FirewallError, GuardDown, Mistakes
 from firewall.exchange import Exchange
-from firewall.gate import Release
 from firewall.guards.guard import Guard
 from firewall.policy import PolicySet
 from firewall.proxy import headers, metrics
@@ -73,11 +72,13 @@ class House:
         return self.source.current
 
     def pace(self, policies: PolicySet) -> Pace:
-        """The configured release mode, unless an active policy insists on whole answers."""
-        mode: Release = self.config.stream.release     # type: ignore[assignment]
-        if mode == "rolling" and policies.whole:
-            mode = "whole"
-        return self.paces[mode]
+        """The strictest release that the policies ask for: `watch` where all of them only watch. What a policy leaves
+        open, and an empty set, is as configured."""
+        default, said = self.config.stream.release, policies.releases
+        for mode in ("whole", "rolling", "watch"):
+            if mode in said or mode == default and (None in said or not said):
+                return self.paces[mode]
+        raise AssertionError(default)
 
     def ready(self) -> str:
         """Empty when traffic can be served, else why not."""

@@ -208,8 +208,8 @@ class App:
     async def _heard(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
         """What was judged, or no answer at all."""
         decision, verdicts = await self.house.judge(case, exchange)
-        if decision.action == "error":
-            raise exchange.error or GuardDown()
+        if decision.action == "error" or decision.errors and not decision.rules:
+            raise exchange.error or GuardDown(*decision.errors[:1])
         return decision, verdicts
 
     def _admit(self, body: dict[str, object], matched: routes.Match, exchange: Exchange) -> Asked:

@@ -57,7 +57,7 @@ class Firewall:
     def __init__(self, config: Config, guard: Guard | None = None, *, worker: int = 0,
                  sock: socket.socket | None = None, salt: bytes | None = None, admin: bool = True) -> None:
         self.config, self.worker, self.sock, self.with_admin = config, worker, sock, admin
-        source = Source(config.policy_folder, config.policies.enable, config.policies.disable, check)
+        source = Source(config.policy_folder, config.policies.enable, config.policies.disable, check, config.stream.release)
         self.house = House(config, guard or build(config, source.current), source,
                            Records(config.records.file, worker), salt)
         self.app = Front(self.house)

@@ -27,14 +27,15 @@ class Source:
 
     Args:
         check: raises `Mistakes` when a guard cannot work with a set (an unknown detector, say).
+        release: see `load`.
 
     Raises:
         Mistakes: on construction, when the first read fails.
     """
 
     def __init__(self, folder: Path, enable: tuple[str, ...] = (), disable: tuple[str, ...] = (),
-                 check: Callable[[PolicySet], None] = lambda _: None) -> None:
-        self.folder, self.enable, self.disable, self.check = folder, enable, disable, check
+                 check: Callable[[PolicySet], None] = lambda _: None, release: str = "") -> None:
+        self.folder, self.enable, self.disable, self.check, self.release = folder, enable, disable, check, release
         self.warm: Callable[[PolicySet], None] = lambda _: None     # a guard's preparation for a new set, before it counts
         self.stale: tuple[str, ...] = ()
         self.reloads = {"ok": 0, "failed": 0}
@@ -74,7 +75,7 @@ class Source:
         return changed
 
     def _read(self) -> PolicySet:
-        fresh = load(self.folder, self.enable, self.disable)
+        fresh = load(self.folder, self.enable, self.disable, self.release)
         self.check(fresh)
         return fresh
 

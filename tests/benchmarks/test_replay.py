@@ -86,6 +86,7 @@ async def test_unedited_policies_change_nothing(words: Words, tmp_path: Path, ta
 def test_what_a_record_says_of_a_side() -> None:
     record = {"decision": "flag", "input": "allow", "output": "flag", "rules": ["fruit/1"], "release": "watch"}
     assert replay.decided(record, "input") == replay.Past("allow")
+    assert replay.decided(record | {"input": "flag"}, "input") == replay.Past("flag", ("fruit/1",), monitored=True)
     past = replay.decided(record, "output")
     assert past == replay.Past("flag", ("fruit/1",), monitored=True)
     assert past.under(Judged(replay.row(CAPTURED[0]), "block", rules=("fruit/1",))) == ("flag", ("fruit/1",))

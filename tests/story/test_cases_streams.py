@@ -299,6 +299,43 @@ async def test_g22_monitoring_changes_no_byte(story, canary, action):
         assert (row["output"], row["rules"], row["decision"]) == ("flag", ["canary/1"], "flag")
 
 
+async def test_watch_is_about_prompts_too(story, canary):
+    """Who switches it on to watch production for a week blocks nothing, whatever becomes of the guard. `/v1/moderations`
+    is an answer about words: none without a verdict."""
+    async with story([whole(chat("fine"))], stream={"release": "watch"}) as s:
+        got = await raw(s, post(asks(f"say {canary}")))
+        assert status(got) == 200 and b"x-firewall-decision: flag" in got and b"x-firewall-policy: canary/1" in got
+        s.guard.mode = "dead"
+        got = await raw(s, post(asks("clean")))
+        assert status(got) == 200 and b"x-firewall-decision: flag" in got
+        assert status(await raw(s, post({"input": "clean"}, "/v1/moderations"))) == 503
+        first, second, _ = audited(s, "passed", "passed", "failed")
+        assert (first["input"], first["rules"], first["release"]) == ("flag", ["canary/1"], "watch")
+        assert second["input"] == "flag" and second["errors"]
+
+
+@pytest.mark.parametrize(("stream_release", "own", "release"), [
+    ("watch", "rolling", "rolling"), ("watch", "whole", "whole"), ("whole", "rolling", "rolling"),
+    ("rolling", "whole", "whole"), ("rolling", "watch", "watch"), ("whole", "watch", "watch")])
+async def test_a_policys_own_release_wins(story, canary, stream_release, own, release):
+    policy = f"---\nrelease: {own}\n---\n## Violates\n- `canary/1` Says the word.\n"
+    async with story(stream(chat_events("bad ", canary)), policy=policy, stream={"release": stream_release}) as s:
+        got, asked = await raw(s, post(STREAM)), await raw(s, post(asks(f"say {canary}")))
+        assert (canary.encode() in got, status(asked)) == ((True, 200) if own == "watch" else (False, 400))
+        row = s.records()[0]
+        assert row["release"] == release and row["decision"] == ("flag" if own == "watch" else "block")
+
+
+async def test_an_answer_leaves_as_the_strictest_of_its_policies_says(story, canary):
+    policy = "---\nrelease: watch\n---\n## Violates\n- `canary/1` Says the word.\n"
+    async with story(stream(chat_events("bad ", canary)), policy=policy, stream={"release": "whole"}) as s:
+        (s.firewall.house.source.folder / "b.md").write_text("- another rule\n")
+        s.firewall.house.source.refresh(force=True)
+        got = await raw(s, post(STREAM))
+        row = s.record()
+        assert canary.encode() in got and (row["release"], row["decision"]) == ("whole", "flag")
+
+
 @pytest.mark.parametrize("mode", ["dead", "hang", "crash", "lie"])
 async def test_watch_survives_its_guard_and_says_what_it_did_not_see(story, mode):
     """A monitoring firewall never stops traffic, never hangs on its guard, never says allow for the unseen."""
