@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +90,8 @@ def settings(args: argparse.Namespace) -> Any:
 
 def serve(args: argparse.Namespace, closed: Sequence[int] = ()) -> int:
     """`closed`: standard streams that were not open."""
-    from firewall.config import check_secrets
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)    # before anything is read there is nothing to read again
+    from firewall.config import check_secrets, strangers
     from firewall.proxy.workers import Supervisor, serve_one
     config = settings(args)
     if not config.upstream.url and not config.upstreams:

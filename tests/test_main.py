@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,17 @@ def test_closed_standard_streams_hand_their_numbers_to_nobody(tmp_path: Path) ->
     assert done.returncode == 2 and "standard output is closed" in done.stderr and "Traceback" not in done.stderr
     done = shell("$PY -m firewall --guard scripted check - <&-", tmp_path)      # words nobody read are not allowed
     assert done.returncode and not done.stdout
+
+
+def test_a_sighup_while_it_starts_ends_nothing(tmp_path: Path) -> None:
+    """logrotate's, or a `systemctl reload` right after a restart: systemd would take that end for a clean one."""
+    os.mkfifo(config := tmp_path / "firewall.toml")
+    process = subprocess.Popen([sys.executable, "-m", "firewall", "--config", str(config)], stderr=subprocess.PIPE)
+    with config.open("w") as to:            # it reads now
+        process.send_signal(signal.SIGHUP)
+        to.write("no TOML")
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 2 and b"not TOML" in said
 
 
 def ended(*argv: str, out: str = "", given: str = "", module: str = "firewall") -> tuple[int, str]:

@@ -94,7 +94,7 @@ class Firewall:
             await self.close()
             raise Mistakes([f"server: cannot listen on {self.config.server.listen} or {self.config.server.admin}: "
                             f"{e.strerror or e}"]) from None
-        self.loops = [asyncio.create_task(self._watch()), asyncio.create_task(self._lag())]
+        self.loops += [asyncio.create_task(self._watch()), asyncio.create_task(self._lag())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -179,8 +179,8 @@ async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, so
     # a worker (with a socket from its parent) leaves Ctrl-C to the parent, which tells it once
     for name in (signal.SIGTERM, signal.SIGUSR1 if sock else signal.SIGINT):
         loop.add_signal_handler(name, asked, name)
+    loop.add_signal_handler(signal.SIGHUP, lambda: firewall.hang_up())      # what comes while it is made is heard after
     firewall = Firewall(config, guard, worker=worker, sock=sock, salt=salt)
-    loop.add_signal_handler(signal.SIGHUP, firewall.hang_up)
     async with firewall:
         log.info("serving", url=firewall.url, config=config.source, admin=f"port {firewall.admin_port}", worker=worker,
                  policies=len(firewall.house.policies), digest=firewall.house.policies.digest,

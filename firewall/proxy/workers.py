@@ -146,8 +146,8 @@ class Supervisor:
         return served
 
     def _child(self, number: int, ready: int) -> None:
-        for name in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(name, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)        # until there is something to read again
         signal.signal(signal.SIGINT, signal.SIG_IGN)        # a terminal's Ctrl-C reaches all: the parent tells us
         die_with_parent()
         if os.getppid() != self.pid:                        # it went before we asked
