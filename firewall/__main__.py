@@ -91,7 +91,7 @@ def settings(args: argparse.Namespace) -> Any:
 def serve(args: argparse.Namespace, closed: Sequence[int] = ()) -> int:
     """`closed`: standard streams that were not open."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # before anything is read there is nothing to read again
-    from firewall.config import check_secrets, strangers
+    from firewall.config import check_secrets
     from firewall.proxy.workers import Supervisor, serve_one
     config = settings(args)
     if not config.upstream.url and not config.upstreams:
