@@ -120,9 +120,10 @@ def refusal(exchange: Exchange, error: FirewallError | None = None) -> bytes:
 
 
 def ours(exchange: Exchange, error: FirewallError | None = None) -> bytes:
-    """x-request-id and x-firewall-*: rule ids and digests only, no reasons."""
+    """x-request-id (Anthropic's SDKs read request-id) and x-firewall-*: rule ids and digests only, no reasons."""
     outcome = exchange.outcome
     action = "error" if error is not None and outcome.action != "block" else outcome.action
     policy = f"x-firewall-policy: {','.join(outcome.rules)}\r\n" if outcome.rules else ""
-    return (f"x-request-id: {exchange.id}\r\nx-firewall-decision: {action}\r\n{policy}"
+    name = f"request-id: {exchange.id}\r\n" if exchange.wire.startswith("anthropic") else ""
+    return (f"x-request-id: {exchange.id}\r\n{name}x-firewall-decision: {action}\r\n{policy}"
             f"x-firewall-policy-digest: {exchange.digest}\r\n").encode("ascii", "replace")

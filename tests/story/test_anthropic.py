@@ -25,10 +25,11 @@ async def read(client, text: str):
 
 async def test_passed_both_ways(story):
     async with story([whole(message("good day"))], stream(message_events("good ", "day"))) as s:
-        assert (await ask(s.anthropic(), "hi")).content[0].text == "good day"
+        answer = await ask(s.anthropic(), "hi")
+        assert answer.content[0].text == "good day"
         got, final = await read(s.anthropic(), "hi")
         assert got == "good day" and final.stop_reason == "end_turn"
-        assert [r["ending"] for r in s.records()] == ["passed", "passed"]
+        assert [r["ending"] for r in s.records()] == ["passed", "passed"] and answer._request_id == s.records()[0]["id"]
 
 
 async def test_blocked_on_input(story):
@@ -37,6 +38,7 @@ async def test_blocked_on_input(story):
             await ask(s.anthropic(max_retries=2), f"say {s.canary}")
         assert e.value.body["error"]["type"] == "invalid_request_error" and not s.upstream.seen
         assert s.canary not in str(e.value.body) and s.record()["rules"] == ["canary/1"]
+        assert e.value.request_id == s.record()["id"]
 
 
 async def test_stopped_mid_stream(story, canary):
