@@ -1,11 +1,11 @@
 """Bytes -> one JSON object, read so strictly that every parser reads the same.
 
 What was judged is forwarded byte for byte, so a body on which two parsers could disagree is refused (cases.md C):
-duplicate keys (escaped spellings and, from clients, spellings that fold to one), integers beyond 64 bits, numbers
-beyond a double, anything but UTF-8, lone surrogates, more than one document, a top level that is no object; and
+duplicate keys (escaped spellings and, from clients, spellings of a field that fold to one), integers beyond 64 bits,
+numbers beyond a double, anything but UTF-8, lone surrogates, more than one document, a top level that is no object; and
 bodies that cost more than they are worth: deeper than 64, more than 200,000 nodes, decoded beyond the limit. An answer
-may have more nodes (1,000 tokens with twenty alternatives each have 300,000), and floats of any size: llama.cpp writes
-the logarithm of nothing as -3.4028234663852886e+38.
+may have more nodes (1,000 tokens with twenty alternatives each have 300,000). What a model writes into a call must be
+accepted as its echo: floats of any size, `x` beside `X` in arguments, a question as a key.
 
 The fast path: bound the nodes by `bytes.count` before anything is built (8 MiB of `[[]],` cost a parser 245 MiB), one
 orjson parse, one walk over the containers. orjson keeps the last of duplicate keys, so keys are counted twice: in
@@ -26,10 +26,13 @@ import numpy as np
 import orjson
 
 from firewall.errors import Fault, FirewallError
+from firewall.wire.leaves import ARGUMENTS
 
 STEP = 65_536           # decoded bytes a turn: a bomb is seen after one of them too many
 SMALL = 4_096           # bytes up to which bytes.count beats numpy
 MARKS = (b",", b":", b"{", b"[")
+NAMES = frozenset(("properties", "patternProperties", "$defs", "definitions"))      # whose keys are names
+CHOSEN = ARGUMENTS | {"response"}       # below which all keys are, where they hold an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class BodyLimits:
     depth: int = 64
     nodes: int = 200_000
     answer: int = 2_000_000
-    key: int = 256
+    key: int = 1024
 
 
 LIMITS = BodyLimits()
@@ -121,7 +124,7 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
     if type(tree) is not dict:
         raise _broken("invalid_json", "The JSON document must be an object.", fault)
     keys, large = _keys(tree, limits.depth, fault)
-    if large and (fault != "upstream" or _wide(raw)):
+    if large and _wide(raw):
         raise _broken("number_out_of_range", "A number of the JSON document is out of range.", fault)
     joined = "".join(keys)
     if len(joined) > limits.key and max(map(len, keys)) > limits.key:
@@ -216,15 +219,23 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _alike(tree: dict[str, Any]) -> bool:
-    """Whether an object holds two keys that fold to one, which a case-blind reader would take for the same."""
-    todo: list[Any] = [tree]
+    """Whether an object holds two keys that fold to one, as a case-blind reader (Go's) takes them for the same. Names that
+    somebody chose are no fields: a schema's properties, and all in a call's arguments and a function's response."""
+    todo: list[tuple[Any, bool]] = [(tree, True)]
     while todo:
-        node = todo.pop()
+        node, fields = todo.pop()
         if type(node) is dict:
-            if len({key.casefold() for key in node}) != len(node):
+            if fields and len({key.casefold() for key in node}) != len(node):
                 return True
-            node = node.values()
-        todo += [value for value in node if type(value) is dict or type(value) is list]
+            for key, value in node.items():
+                if type(value) is dict:
+                    if fields and key in CHOSEN and node is not tree:
+                        continue
+                    todo.append((value, not (fields and key in NAMES)))
+                elif type(value) is list:
+                    todo.append((value, True))
+        else:
+            todo += [(value, True) for value in node if type(value) is dict or type(value) is list]
     return False
 
 

@@ -1,4 +1,4 @@
-"""What an upstream's document may hold that a request may not: many nodes, and floats of any size."""
+"""What an upstream's document may hold: many nodes, floats of any size, and calls that come back in the next request."""
 
 from __future__ import annotations
 
@@ -28,10 +28,35 @@ def answer(count: int, alternatives: int, logprob: float = ZERO) -> dict[str, An
 @pytest.mark.parametrize("value", ["1e30", "-1e30", str(ZERO), "1e19", "-9.3E+18", "123456789012345678901.5"])
 def test_floats_of_any_size(value: str) -> None:
     raw = b'{"a":[{"b":' + value.encode() + b'}],"c":18446744073709551615,"d":-9223372036854775808}'
-    assert strict(raw, fault="upstream")["a"] == [{"b": float(value)}]
-    with pytest.raises(FirewallError) as error:
-        document(raw)
-    assert error.value.code == "number_out_of_range"
+    assert strict(raw, fault="upstream")["a"] == [{"b": float(value)}] == document(raw)["a"]
+
+
+@pytest.mark.parametrize("held", [
+    {"mole": 6.022e23}, {"x": 1, "X": [{"y": 2, "Y": -1e300}]}, {"Which of these should I use? " * 12: {"answer": "a"}},
+], ids=["float", "case", "question"])
+@pytest.mark.parametrize("wire", ["anthropic-messages", "gemini", "ollama-chat"])
+def test_a_call_is_accepted_as_its_echo(wire: str, held: dict[str, Any]) -> None:
+    """What the answer may hold, the client must send back: agents go on so."""
+    user: Any = {"role": "user", "content": "hi"}
+    if wire == "gemini":
+        parts = [{"functionCall": {"name": "f", "args": held}}]
+        answer = {"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP"}]}
+        echo = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}, {"role": "model", "parts": parts},
+                             {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": held}}]}]}
+    elif wire == "ollama-chat":
+        message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": held}}]}
+        answer = {"model": "m", "message": message, "done": True, "done_reason": "stop"}
+        echo = {"model": "m", "messages": [user, message]}
+    else:
+        blocks = [{"type": "tool_use", "id": "t", "name": "f", "input": held}]
+        answer = {"type": "message", "role": "assistant", "content": blocks, "stop_reason": "tool_use"}
+        echo = {"model": "m", "max_tokens": 9, "messages": [user, {"role": "assistant", "content": blocks}]}
+    words = "\n".join(piece.text for frame in heard(listen(wire, b"application/json"), orjson.dumps(answer))
+                      for piece in frame.pieces)
+    asked = WIRES[wire].ask(document(orjson.dumps(echo)))
+    again = "\n".join(message.text for message in asked.messages)
+    for key in held:
+        assert key in words and key in again
 
 
 @pytest.mark.parametrize("value", ["18446744073709551616", "-9223372036854775809", "1" * 30, "1" * 5000])
