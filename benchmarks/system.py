@@ -157,6 +157,8 @@ class Firewall(Process):
             for name, section in tomllib.loads(config.read_text("utf-8")).items():
                 if name == "guard":
                     values["guard"] |= section
+                    if (beside := config.absolute().parent / section.get("model", "")).exists() and "model" in section:
+                        values["guard"]["model"] = str(beside)      # relative to that file
         for name, section in (settings or {}).items():
             values.setdefault(name, {}).update(section)
         path = here / "firewall.toml"

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 def settings(args: argparse.Namespace) -> Any:
     from firewall.config import load
     flag = {"server.listen": "listen", "server.admin": "admin", "server.workers": "workers", "upstream.url": "upstream",
-            "policies.folder": "policies", "guard.kind": "guard"}
+            "policies.folder": "policies", "guard.kind": "guard", "guard.depth": "depth"}
     flags = {key: getattr(args, name, None) for key, name in flag.items()}
     if flags["policies.folder"]:
         flags["policies.folder"] = str(Path(flags["policies.folder"]).absolute())     # links stay
@@ -91,7 +91,7 @@ def settings(args: argparse.Namespace) -> Any:
 def serve(args: argparse.Namespace, closed: Sequence[int] = ()) -> int:
     """`closed`: standard streams that were not open."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # before anything is read there is nothing to read again
-    from firewall.config import check_secrets
+    from firewall.config import check_secrets, strangers
     from firewall.proxy.workers import Supervisor, serve_one
     config = settings(args)
     if not config.upstream.url and not config.upstreams:
@@ -100,6 +100,12 @@ def serve(args: argparse.Namespace, closed: Sequence[int] = ()) -> int:
               "To see it work without a key or network: python -m firewall demo", file=sys.stderr)
         return 2
     check_secrets(config)
+    if names := strangers(config):
+        import structlog
+
+        from firewall.proxy.records import configure_logging
+        configure_logging()
+        structlog.get_logger().warning("unknown_environment", names=names)
     if 1 in closed and config.records.file in ("-", "/dev/stdout"):
         raise Mistakes(["records.file: standard output is closed, so that nothing could be recorded; name a file "
                         "under [records] in firewall.toml"])
@@ -116,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from firewall.proxy.demo import demo
             return demo(settings(args), args.once)
         if args.command == "explain":
-            from firewall.config import explain
+            from firewall.lines import explain
             print(explain(args.key), flush=True)
             return 0
         from firewall import commands

@@ -83,8 +83,6 @@ async def judge(config: Config, args: argparse.Namespace) -> int:
         f"{text}{args.prompt}".encode()
     except UnicodeError:
         raise Mistakes(["the text is not UTF-8"]) from None
-    if args.depth:
-        config = replace(config, guard=replace(config.guard, depth=args.depth))
     policies = active(config).side(args.direction)
     guard = build(config, policies)
     await guard.start()

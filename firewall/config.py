@@ -1,12 +1,12 @@
 """firewall.toml -> frozen dataclasses. All mistakes at once, each with file, line, key path and the nearest key.
 
-Flags win over environment over file over defaults. The shipped `firewall.toml` holds every key at its default; a test
-keeps the two equal, and `explain` reads the reason of a key from its comments.
+Flags win over environment over file over defaults. Paths in a file are relative to it as it is named: what its links point
+to may change. The shipped `firewall.toml` holds every key at its default; a test
+keeps the two equal.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from firewall.errors import Mistakes
+from firewall.lines import SHIPPED, near, number
 
-SHIPPED = Path(__file__).parent / "shipped"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")       # of an environment variable
+SERVICE = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_")
 NO_NAME = "must be the NAME of an environment variable; a key does not belong in a file"
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
 CHOICES = {"depth": ("snap", "reason", "deliberate"), "release": ("rolling", "whole", "watch")}
 KINDS = ("embedded", "vllm", "transformers", "remote:URL", "webhook:URL", "scripted")
+REASONING = ("vllm", "transformers", "remote:URL")
+ASKS = {"model": REASONING, "dialect": REASONING, "depth": REASONING, "engine": ("vllm",)}      # of [guard]: who heeds it
+PATHS = ("folder", "file", "certificate", "private_key", "ca_file")
 NOT_ZERO = {                # zero is no "off" for these: it would stop, spin or refuse everything
     "server.workers", "upstream.connect_timeout", "upstream.head_timeout", "upstream.idle_timeout", "policies.reload",
     "guard.deadline", "guard.concurrency", "guard.threads", "stream.whole", "stream.event", "stream.content_idle",
@@ -158,13 +162,12 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
             text = path.read_text("utf-8-sig")
             data = tomllib.loads(text)
         except (OSError, UnicodeDecodeError) as e:
-            raise Mistakes([f"{path}: cannot be read ({type(e).__name__}); remove it or give --config FILE"]) from None
+            missing = "no such file" if path is named and isinstance(e, FileNotFoundError) else ""
+            fix = "" if path is named else "; remove it or give --config FILE"
+            raise Mistakes([f"{path}: {missing or f'cannot be read ({type(e).__name__})'}{fix}"]) from None
         except tomllib.TOMLDecodeError as e:
             raise Mistakes([f"{path}: not TOML: {e}"]) from None
         config, families = _fill(data, text, str(path), wrong)
-        if config.policies.folder:      # relative to the file as it is named: what its links point to may change
-            folder = str(path.absolute().parent / config.policies.folder)
-            config = replace(config, policies=replace(config.policies, folder=folder))
     settings = {dotted: (name, environ[name]) for name, dotted in ENVIRONMENT.items() if environ.get(name)}
     names = {dotted: f"--{name.removeprefix('FIREWALL_').lower()}" for name, dotted in ENVIRONMENT.items()}
     settings |= {k: (names.get(k, ""), v) for k, v in (flags or {}).items() if v is not None}
@@ -180,9 +183,20 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ,
         config = replace(config, upstreams={k: _family(config.upstream, k, v, text, str(path), wrong)
                                             for k, v in families.items()})
     wrong += _consistent(config)
+    wrong += _unheeded(config.guard, text, str(path), settings)
     if wrong:
         raise Mistakes(wrong)
     return config
+
+
+def strangers(config: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like ours and set nothing, with the nearest of ours. Keys that `config` names are no strangers,
+    and what Kubernetes sets for a service called `firewall` is not either."""
+    ours = {"FIREWALL_CONFIG", *ENVIRONMENT}
+    used = {u.key.removeprefix("env:") for u in (config.upstream, *config.upstreams.values())}
+    used |= {k.removeprefix("env:") for k in config.server.client_keys}
+    return [f"{name}{near(name, ours)}" for name, value in sorted(environ.items()) if name.startswith("FIREWALL_") and value
+            and name not in ours | used and not SERVICE.search(name) and not value.startswith(("tcp://", "udp://"))]
 
 
 def secret(reference: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -223,43 +237,18 @@ def address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def explain(key: str) -> str:
-    """The comment lines and default of a key (`guard.deadline` or `deadline`). Raises KeyError with near keys."""
-    found: list[str] = []
-    reason: list[str] = []
-    keys: list[str] = []
-    section, after_key = "", False
-    for line in (SHIPPED / "firewall.toml").read_text("utf-8").splitlines():
-        if line.startswith("["):
-            section, reason = line.strip("[]"), []
-        elif line.startswith("# "):
-            reason = [line[2:]] if after_key else [*reason, line[2:]]
-            after_key = False
-        elif "=" in line:
-            after_key = True
-            name = line.split("=")[0].strip()
-            keys += [f"{section}.{name}", name]
-            if key in (f"{section}.{name}", name):
-                found.append("\n".join([f"{section}.{line}", *(f"  {r}" for r in reason)]))
-        else:
-            reason = []
-    if not found:
-        raise KeyError(f"no key {key!r}{_near(key, keys)}")
-    return "\n".join(found)
-
-
 def _fill(data: dict[str, Any], text: str, where: str, wrong: list[str]) -> tuple[Config, dict[str, dict[str, Any]]]:
     """(the configuration, tables of [upstream.FAMILY])."""
     config = Config(source=where)
     families: dict[str, dict[str, Any]] = {}
     for name, table in data.items():
         if name not in SECTIONS or not isinstance(table, dict):
-            wrong.append(f"{where}:{_line(text, name, '')}: {_stray(name, table)}")
+            wrong.append(f"{where}:{number(text, name, '')}: {_stray(name, table)}")
             continue
         if name == "upstream":
             families = {k: v for k, v in table.items() if isinstance(v, dict)}
             table = {k: v for k, v in table.items() if k not in families}
-            wrong += [f"{where}:{_line(text, '', f'upstream.{k}')}: unknown dialect family {k!r}{_near(k, FAMILIES)}"
+            wrong += [f"{where}:{number(text, '', f'upstream.{k}')}: unknown dialect family {k!r}{near(k, FAMILIES)}"
                       for k in sorted(set(families) - set(FAMILIES))]
         part = _section(SECTIONS[name](), table, name, text, where, wrong)
         config = replace(config, **{name: part})
@@ -271,7 +260,7 @@ def _stray(name: str, value: Any) -> str:
     if name in SECTIONS:
         return f"{name} is a section: write [{name}] on a line of its own, and its keys below"
     if isinstance(value, dict):
-        return f"unknown section [{name}]{_near(name, SECTIONS)}"
+        return f"unknown section [{name}]{near(name, SECTIONS)}"
     homes = [s for s, kind in SECTIONS.items() if name.replace("-", "_") in {f.name for f in fields(kind)}]
     return f"{name} stands outside a section" + (f"; write it below {' or '.join(f'[{s}]' for s in homes)}" if homes else "")
 
@@ -286,16 +275,19 @@ def _family(base: Any, name: str, table: dict[str, Any], text: str, where: str, 
 def _section(part: Any, table: dict[str, Any], section: str, text: str, where: str, wrong: list[str]) -> Any:
     known = {f.name.replace("_", "-"): f for f in fields(part)}
     for key, value in table.items():
-        line = _line(text, key, section)
+        line = number(text, key, section)
         if key not in known:
-            wrong.append(f"{where}:{line}: unknown key {section}.{key}{_near(key, known)}")
+            wrong.append(f"{where}:{line}: unknown key {section}.{key}{near(key, known)}")
             continue
         name = known[key].name
         problem, value = _check(name, value, type(getattr(part, name)), f"{section}.{key}")
         if problem:
             wrong.append(f"{where}:{line}: {section}.{key}: {problem}")
-        else:
-            part = replace(part, **{name: value})
+            continue
+        beside = Path(where).absolute().parent
+        if name in PATHS and value not in ("", "-") or name == "model" and value and (beside / value).exists():
+            value = str(beside / value)         # a model may also be the name that a server knows it by
+        part = replace(part, **{name: value})
     return part
 
 
@@ -321,11 +313,13 @@ def _check(key: str, value: Any, kind: Any, path: str, loose: bool = False) -> t
     if kind in (int, float) and value == 0 and f"{path.split('.')[0]}.{key}" in NOT_ZERO:
         return "must be more than 0", value
     if key in CHOICES and value not in CHOICES[key]:
-        return f"must be one of {', '.join(CHOICES[key])}{_near(value, CHOICES[key])}", value
+        return f"must be one of {', '.join(CHOICES[key])}{near(value, CHOICES[key])}", value
     if path == "guard.kind" and value.split(":")[0] not in {k.split(":")[0] for k in KINDS}:
-        return f"must be one of {', '.join(KINDS[:-1])}{_near(value, KINDS)}", value
-    if path in ("guard.kind",) and value.startswith(("remote", "webhook")) and "://" not in value:
+        return f"must be one of {', '.join(KINDS[:-1])}{near(value, KINDS)}", value
+    if path == "guard.kind" and value.startswith(("remote", "webhook")) and "://" not in value:
         return f"needs an address, e.g. {value.split(':')[0]}:http://127.0.0.1:8000", value
+    if path == "guard.kind" and ":" in value and f"{value.split(':')[0]}:URL" not in KINDS:
+        return f"nothing stands behind {value.split(':')[0]}: take it away (a checkpoint's folder is guard.model)", value
     if path in ("server.listen", "server.admin"):
         try:
             address(value)
@@ -350,18 +344,14 @@ def _consistent(config: Config) -> list[str]:
     return out
 
 
-def _line(text: str, key: str, section: str) -> int:
-    inside = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("["):
-            inside = line.strip().strip("[]")
-            if inside in (key if not section else "", section if not key else ""):
-                return number
-        elif inside == section and line.split("=")[0].strip() == key:
-            return number
-    return 1
-
-
-def _near(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _unheeded(guard: Guard, text: str, where: str, settings: Mapping[str, Any]) -> list[str]:
+    """What [guard] asks for and its kind would pass over: a weaker guard than was asked for, in silence. Who names another
+    kind in `settings` (flags, environment) has asked for it, and need not empty the file."""
+    kind, out = guard.kind.split(":")[0], []
+    for key, kinds in ASKS.items():
+        said = f"guard.{key}" in settings
+        if (getattr(guard, key) != getattr(Guard(), key) and kind not in (*(k.split(":")[0] for k in kinds), "scripted")
+                and (said or "guard.kind" not in settings)):
+            at = "" if said else f"{where}:{number(text, key, 'guard')}: "
+            out.append(f"{at}guard.{key}: kind {kind} has no use for it; set kind to {' or '.join(kinds)}, or leave it out")
+    return out

@@ -7,8 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import structlog
 
-from firewall import config
+from firewall import config, lines
+from firewall.__main__ import main
 from firewall.errors import Mistakes
 
 
@@ -31,10 +33,10 @@ def test_the_shipped_file_holds_every_key_at_its_default():
 def test_every_key_is_explained():
     for name, kind in config.SECTIONS.items():
         for f in fields(kind):
-            said = config.explain(f"{name}.{f.name.replace('_', '-')}")
+            said = lines.explain(f"{name}.{f.name.replace('_', '-')}")
             assert len(said.splitlines()) >= 1 and said.startswith(name)
     with pytest.raises(KeyError, match="deadline"):
-        config.explain("deadlin")
+        lines.explain("deadlin")
 
 
 def test_all_mistakes_at_once_with_line_and_nearest_key(tmp_path):
@@ -86,8 +88,9 @@ def test_secret_and_address():
 
 
 def test_a_missing_or_broken_file(tmp_path):
-    with pytest.raises(Mistakes, match="cannot be read"):
+    with pytest.raises(Mistakes) as e:
         config.load(tmp_path / "none.toml", {})
+    assert e.value.lines == [f"{tmp_path / 'none.toml'}: no such file"]
     with pytest.raises(Mistakes, match="not TOML"):
         config.load(write(tmp_path, "[server\n"), {})
 
@@ -184,3 +187,64 @@ def test_a_flag_is_named_as_it_was_written(tmp_path):
         config.load(write(tmp_path, ""), {"FIREWALL_WORKERS": "2"}, {"server.workers": "x", "upstream.url": "h"})
     assert e.value.lines == ["--workers (server.workers): must be a whole number",
                              "--upstream (upstream.url): must start with http:// or https://"]
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('model = "/m"\ndialect = "rsafe"\n', [":2: guard.model: kind embedded", ":3: guard.dialect: kind embedded"]),
+    ('depth = "reason"\n', [":2: guard.depth: kind embedded has no use for it; set kind to vllm or transformers or remote"]),
+    ('kind = "webhook:http://h"\ndepth = "reason"\n', [":3: guard.depth: kind webhook has no use for it"]),
+    ('kind = "transformers"\nmodel = "/m"\nengine = ["--x"]\n', [":4: guard.engine: kind transformers has no use for it"]),
+    ('kind = "embedded:foo"\n', [":2: guard.kind: nothing stands behind embedded"]),
+    ('kind = "vllm:/m"\n', [":2: guard.kind: nothing stands behind vllm"])])
+def test_what_the_guard_would_pass_over_is_a_mistake(tmp_path, text, said):
+    with pytest.raises(Mistakes) as e:
+        config.load(write(tmp_path, f"[guard]\n{text}"), {})
+    assert len(e.value.lines) == len(said) and all(s in line for s, line in zip(said, e.value.lines, strict=True))
+
+
+def test_a_guard_named_for_a_while_need_not_empty_the_file(tmp_path):
+    file = write(tmp_path, '[guard]\nkind = "vllm"\nmodel = "/m"\ndepth = "reason"\n')
+    assert config.load(file, {"FIREWALL_GUARD": "embedded"}).guard.kind == "embedded"
+    assert config.load(write(tmp_path, '[guard]\nmodel = "/m"\n'), {}, {"guard.kind": "vllm"}).guard.model == "/m"
+    with pytest.raises(Mistakes) as e:
+        config.load(file, {}, {"guard.kind": "embedded", "guard.depth": "deliberate"})
+    assert e.value.lines[0].startswith("guard.depth: kind embedded") and len(e.value.lines) == 1
+
+
+def test_variables_that_set_nothing_are_named(tmp_path):
+    file = write(tmp_path, '[server]\nclient-keys = ["FIREWALL_A"]\n[upstream]\nurl = "http://h"\nkey = "env:FIREWALL_B"\n')
+    kubernetes = {"FIREWALL_PORT": "tcp://h:1", "FIREWALL_PORT_1_TCP_ADDR": "h", "FIREWALL_SERVICE_HOST": "h"}
+    environ = {"FIREWALL_POLICY": "p", "FIREWALL_A": "k", "FIREWALL_B": "k", "FIREWALL_C": "", **kubernetes}
+    assert config.strangers(config.load(file, environ), environ) == ["FIREWALL_POLICY; did you mean 'FIREWALL_POLICIES'?"]
+
+
+def test_a_variable_that_sets_nothing_is_a_line_at_the_start(monkeypatch):
+    monkeypatch.setenv("FIREWALL_WORKER", "2")
+    monkeypatch.setattr("firewall.proxy.workers.serve_one", lambda _: 0)
+    monkeypatch.setattr("firewall.proxy.records.configure_logging", lambda: None)
+    with structlog.testing.capture_logs() as said:
+        assert main(["--upstream", "http://h", "--guard", "scripted"]) == 0
+    assert said == [{"event": "unknown_environment", "names": ["FIREWALL_WORKER; did you mean 'FIREWALL_WORKERS'?"],
+                     "log_level": "warning"}]
+
+
+def test_every_path_is_relative_to_the_file(tmp_path):
+    etc = str(tmp_path / "etc")
+    Path(etc, "weights").mkdir(parents=True)
+    file = write(Path(etc), '[server]\ncertificate = "c.pem"\nprivate-key = "/k.pem"\n[upstream]\nca-file = "ca.pem"\n'
+                 '[upstream.gemini]\nurl = "http://g"\n[upstream.ollama]\nca-file = "o.pem"\n[guard]\nkind = "vllm"\n'
+                 'model = "weights"\n[records]\nfile = "r.jsonl"\n')
+    got = config.load(file, {})
+    assert (got.server.certificate, got.server.private_key) == (f"{etc}/c.pem", "/k.pem")
+    assert [got.upstreams[k].ca_file for k in ("gemini", "ollama")] == [f"{etc}/ca.pem", f"{etc}/o.pem"]
+    assert (got.guard.model, got.records.file) == (f"{etc}/weights", f"{etc}/r.jsonl")
+    got = config.load(write(tmp_path, '[guard]\nkind = "remote:http://h"\nmodel = "org/name"\n[records]\nfile = "-"\n'), {})
+    assert (got.guard.model, got.records.file) == ("org/name", "-")
+
+
+@pytest.mark.parametrize("head", ["[guard] # words", "[ guard ]", "  [guard]", '["guard"]', "[guard]"])
+def test_a_line_is_found_however_it_is_written(tmp_path, head):
+    with pytest.raises(Mistakes, match=":4: guard.deadline: must not"):
+        config.load(write(tmp_path, f'[server]\nworkers = 1\n{head}\n  "deadline" = -1\n'), {})
+    with pytest.raises(Mistakes, match=":2: guard.deadline: must not"):
+        config.load(write(tmp_path, "server.workers = 1\nguard . deadline = -1\n"), {})
