@@ -6,7 +6,6 @@ and a guard that fails becomes a decision in `verdict.decide` alone.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from firewall import config as settings
@@ -90,9 +89,7 @@ class House:
 
     def mend(self) -> None:
         """Tries again what keeps us from being ready: no traffic would find out, for who is not ready gets none."""
-        if self.records.broken:
-            with contextlib.suppress(FirewallError):
-                self.records.check()
+        self.records.mend()
 
     async def judge(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
         """One question on the request side."""

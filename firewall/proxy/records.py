@@ -9,7 +9,7 @@ several writers, workers and earlier starts: there each line says `by` whom, and
 
 Rotation is the operator's (logrotate with `create`, then SIGHUP; not `copytruncate`): `reopen` ends the moved file with
 `records_ended` and begins the new one with `records_begun`, whose `after` is the chain value of that last line. So a file
-cut at its end, or one that was deleted, shows in the next.
+cut at its end, or one that was deleted, shows in the next. Where nobody signals it is done all the same, some seconds later.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from firewall.errors import FirewallError, Mistakes
 START = "0" * 64
 BLOCK = 1 << 16         # bytes read from the end of a file at first
 OWED = 10_000           # records kept in memory while they cannot be written
+AWAY = 10               # looks, a second apart, that a file may be away from its place: a rotation signals at its end
 
 
 class Records:
@@ -49,7 +50,7 @@ class Records:
         self._by = b',"by":"%b"' % secrets.token_hex(4).encode() if self.path is None else b""
         self._chain, cut = START, 0
         self._owed: list[dict[str, Any]] = []
-        self._paid = self._lost = 0
+        self._paid = self._lost = self._away = 0
         try:
             if self.path is not None:
                 self.file, self._chain, cut = _open(self.path)
@@ -77,6 +78,22 @@ class Records:
         self.file, self._chain = file, chain
         self.write({"event": "records_begun", "time": round(time.time(), 3), "after": last})
         return True
+
+    def mend(self) -> None:
+        """To be called every second. Tries again what keeps us from writing, and leaves a file that was moved or deleted
+        though no signal came: what is written there is lost as soon as that is compressed. Never raises."""
+        if self.broken:
+            with contextlib.suppress(FirewallError):
+                self.check()
+        away = False
+        if self.path is not None:
+            try:
+                away = not _same(self.path, self.file)
+            except OSError:
+                away = True
+        self._away = self._away + 1 if away else 0
+        if self._away % 60 == AWAY and self.reopen():
+            structlog.get_logger().warning("records_moved", action="a new file is begun, though no signal came")
 
     def check(self) -> None:
         """Raises `FirewallError` audit_unavailable while records cannot be written. What is owed comes first, and

@@ -154,6 +154,28 @@ def test_n13_the_next_file_names_the_last_line_of_the_one_before(tmp_path: Path)
     assert verify(old) == 1 and module.follow(path).after != module.follow(old).last
 
 
+@pytest.mark.parametrize("create", [True, False])
+def test_a_moved_file_is_left_though_nobody_signalled(tmp_path: Path, create: bool) -> None:
+    """Not at once: logrotate makes the new file itself, a moment after it moved the old one."""
+    path = tmp_path / "r"
+    records = Records(str(path))
+    records.write({"event": "exchange"})
+    path.rename(moved := tmp_path / "r.1")
+    if create:
+        path.touch()
+    for _ in range(module.AWAY - 1):
+        records.mend()
+    records.write({"event": "exchange"})
+    assert verify(moved) == 2 and path.exists() == create
+    records.mend()
+    records.write({"event": "exchange"})
+    assert verify(moved) == 3 and json.loads(moved.read_bytes().splitlines()[-1])["event"] == "records_ended"
+    assert verify(path) == 2 and json.loads(path.read_bytes().splitlines()[0])["event"] == "records_begun"
+    for _ in range(100):
+        records.mend()
+    assert verify(path) == 2 and len(list(tmp_path.iterdir())) == 2
+
+
 def test_n13_where_nothing_can_be_opened_the_old_file_is_written_on(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
