@@ -70,7 +70,7 @@ class Pool:
                 link.used = True
                 link.begin(call)
                 return call
-            link.transport.close()
+            link.close()
         self.connect(call)
         return call
 
@@ -120,12 +120,12 @@ class Pool:
     def release(self, link: Link, ok: bool) -> None:
         """A call is over; its link idles, carries the next waiting call, or closes."""
         if not ok or self._closed or len(self._idle) >= self.limits.max_idle:
-            link.transport.close()
+            link.close()
             return
         link.used = True
         link.idle_since = self.now
         if self._waiting and not link.healthy:
-            link.transport.close()      # who waits gets a new one when this has left
+            link.close()      # who waits gets a new one when this has left
             return
         while self._waiting:
             call = self._waiting.popleft()

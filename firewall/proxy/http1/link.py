@@ -65,6 +65,14 @@ class Link(asyncio.Protocol):
         if call.paused:
             self.transport.pause_reading()
 
+    def close(self) -> None:
+        """Let go. Of bytes that are still ours nobody would ask when they leave: an answer came before they did."""
+        self.idle_since = self.pool.now
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
     def drop(self) -> None:
         """Close at once."""
         self.transport.abort()
@@ -153,7 +161,7 @@ class Link(asyncio.Protocol):
         call, limits = self.call, self.pool.limits
         if call is None:
             if now - self.idle_since > limits.keepalive:
-                self.transport.close()
+                (self.drop if self.transport.is_closing() else self.close)()    # behind TLS more may wait than it says
         elif limits.total and now - call.begun > limits.total:
             call.fail(late("whole call"))
         elif not self.response.started:

@@ -8,10 +8,10 @@ import threading
 import time
 
 import pytest
-from conftest import OK
-from test_client import Ear
+from conftest import OK, OPENSSL, Papers, until
+from test_client import Ear, ask
 
-from firewall.proxy.http1 import Origin, Pool, UpstreamLimits
+from firewall.proxy.http1 import Origin, Pool, UpstreamLimits, tls
 
 
 @pytest.mark.parametrize("most", [0, 1], ids=["idle", "waited for"])
@@ -57,3 +57,25 @@ async def test_an_answer_that_nobody_asked_for_and_nobody_has_read(most: int) ->
     assert (ear.body, other.body, len(opened)) == (b"ok", b"ok", 2)
     for sock in opened:
         sock.close()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_what_an_early_answer_left_unsent_is_let_go(house, papers: Papers, secure: bool) -> None:
+    """The upstream answers after the head, keeps the connection and reads no more: the prompt must not stay in memory."""
+    over = asyncio.Event()
+
+    async def early(fake, reader, writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()
+        writer.write(OK)
+        await over.wait()
+
+    if secure and OPENSSL is None:
+        pytest.skip("needs the openssl binary")
+    encrypted = {"upstream_ssl": tls.server(papers.cert, papers.key),
+                 "origin": lambda port: Origin.parse(f"https://localhost:{port}", ca=papers.ca)} if secure else {}
+    h = await house(early, upstream=UpstreamLimits(keepalive=0.3, tick=0.05), **encrypted)
+    ear, _ = await ask(h.pool, b"x" * 20_000_000)
+    assert ear.body == b"ok"
+    await until(lambda: h.pool.connections == 0)
+    over.set()
