@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -49,15 +50,18 @@ class Firewall:
         guard: instead of the configured one (tests, the demo).
         worker: number of this process; worker 0 owns the admin plane.
         sock: an inherited listening socket, else one is opened on `server.listen`.
+        kept: where workers leave the last good set of policies for those that come after them.
 
     Raises:
         Mistakes: on entering, with every reason why it cannot serve.
     """
 
     def __init__(self, config: Config, guard: Guard | None = None, *, worker: int = 0,
-                 sock: socket.socket | None = None, salt: bytes | None = None, admin: bool = True) -> None:
+                 sock: socket.socket | None = None, salt: bytes | None = None, admin: bool = True,
+                 kept: Path | None = None) -> None:
         self.config, self.worker, self.sock, self.with_admin = config, worker, sock, admin
-        source = Source(config.policy_folder, config.policies.enable, config.policies.disable, check, config.stream.release)
+        source = Source(config.policy_folder, config.policies.enable, config.policies.disable, check, config.stream.release,
+                        kept)
         self.house = House(config, guard or build(config, source.current), source,
                            Records(config.records.file, worker), salt)
         self.app = Front(self.house)
@@ -160,7 +164,8 @@ class Firewall:
 
 
 async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, sock: socket.socket | None = None,
-              salt: bytes | None = None, started: Callable[[Firewall], None] = lambda _: None) -> int:
+              salt: bytes | None = None, kept: Path | None = None,
+              started: Callable[[Firewall], None] = lambda _: None) -> int:
     """Serves until a signal. Returns the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -179,8 +184,9 @@ async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, so
     # a worker (with a socket from its parent) leaves Ctrl-C to the parent, which tells it once
     for name in (signal.SIGTERM, signal.SIGUSR1 if sock else signal.SIGINT):
         loop.add_signal_handler(name, asked, name)
+    firewall: Firewall
     loop.add_signal_handler(signal.SIGHUP, lambda: firewall.hang_up())      # what comes while it is made is heard after
-    firewall = Firewall(config, guard, worker=worker, sock=sock, salt=salt)
+    firewall = Firewall(config, guard, worker=worker, sock=sock, salt=salt, kept=kept)
     async with firewall:
         log.info("serving", url=firewall.url, config=config.source, admin=f"port {firewall.admin_port}", worker=worker,
                  policies=len(firewall.house.policies), digest=firewall.house.policies.digest,

@@ -160,6 +160,24 @@ def test_whatever_keeps_a_new_set_from_counting_is_said(source: Source) -> None:
     assert not source.refresh() and source.stale and source.current.digest == before
 
 
+def test_a_worker_that_starts_while_an_edit_is_broken_begins_with_the_last_good_set(source: Source, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    broken = source.folder / "b.md"
+    broken.write_text("| a | b |\n")
+    with pytest.raises(Mistakes):
+        Source(source.folder, kept=kept)
+    broken.unlink()
+    one = Source(source.folder, kept=kept)
+    (source.folder / "a.md").write_text(GOOD + "- `a/2` Another.\n")
+    assert one.refresh()
+    broken.write_text("| a | b |\n")
+    two = Source(source.folder, kept=kept)
+    assert two.current == one.current and two.current.digest == one.current.digest and "b.md" in two.stale[0]
+    assert not two.refresh() and two.stale and list(tmp_path.glob("kept*")) == [kept]
+    broken.unlink()
+    assert not two.refresh() and not two.stale and two.current.digest == one.current.digest
+
+
 def test_an_editors_lock_is_no_policy(source: Source) -> None:
     os.symlink("me@host.123:1", source.folder / ".#a.md")
     (source.folder / ".a.md").write_text("half")
