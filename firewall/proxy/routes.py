@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from firewall.wire.count import Count
 from firewall.wire.dialects import WIRES
 from firewall.wire.models import Models
 from firewall.wire.moderation import Moderation
@@ -50,6 +51,7 @@ TABLE: dict[str, Route] = {r.target.decode(): r for r in (
     _route("/v1/responses", "openai", "openai-responses"),
     Route("POST /v1/moderations", "openai", OPENAI, b"/v1/moderations", local=Moderation()),
     _route("/v1/messages", "anthropic", "anthropic-messages", (b"beta",)),
+    Route("POST /v1/messages/count_tokens", "anthropic", Count(), b"/v1/messages/count_tokens", (b"beta",)),
     _route("/api/chat", "ollama", "ollama-chat"),
     _route("/api/generate", "ollama", "ollama-generate"),
 )}
@@ -91,11 +93,15 @@ def listing(path: str, query: bytes, anthropic: bool) -> Match | None:
         return Match(route, route.target + _query(query, route.query))
     folder, _, model = path.rpartition("/")
     route = LISTS.get((folder, anthropic)) or LISTS.get((folder, False))
-    # a first letter, so that no name is a dot segment; colons are in the names of fine-tuned models
-    if route is None or route.family == "ollama" or not model[:1].isalnum() or len(model) > 128 \
-            or not SAFE.issuperset(model.replace(":", "")):
+    model = model.replace("%2F", "/").replace("%2f", "/")       # as SDKs write the name of its maker before a model's
+    if route is None or route.family == "ollama" or len(model) > 128 or not all(map(_named, model.split("/"))):
         return None
     return Match(route, path.encode(), model)
+
+
+def _named(part: str) -> bool:
+    """A first letter, so that no name is a dot segment; colons are in the names of fine-tuned models."""
+    return part[:1].isalnum() and SAFE.issuperset(part.replace(":", ""))
 
 
 def dialect(path: str) -> Wire:

@@ -50,7 +50,7 @@ TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permis
 
 
 class Anthropic:
-    """`POST /v1/messages` (and, for its words, `/v1/messages/count_tokens`)."""
+    """`POST /v1/messages`; `count.py` has `/v1/messages/count_tokens`."""
 
     name = "anthropic-messages"
     inert = INERT

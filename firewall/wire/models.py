@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from firewall.errors import FirewallError
-from firewall.wire.leaves import TOKEN, Inert, Leaf, passes, trie, words
+from firewall.wire.leaves import TOKEN, Inert, Leaf, Tree, passes, trie, words
 from firewall.wire.openai_words import generic
 from firewall.wire.reader import Whole, reader
 from firewall.wire.wire import Asked, Reader, StreamLimits, Wire, unreadable
@@ -46,10 +46,7 @@ class Models:
         return Asked("", False, (), document)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
-        found = reader(Names(self, asked), content_type, limits or StreamLimits())
-        if not isinstance(found, Whole):
-            raise unreadable("a list of models is no stream", "unreadable_content_type")
-        return found
+        return document(Names(self, asked, _PLACE), content_type, limits)
 
     def error(self, error: FirewallError, request_id: str) -> bytes:
         return self.wire.error(error, request_id)
@@ -67,15 +64,23 @@ class Models:
         }.get(self.family, {"name": f"models/{name}"}))
 
 
+def document(speech: Names, content_type: bytes, limits: StreamLimits | None) -> Reader:
+    """The reader of an answer that is never a stream. Raises FirewallError (upstream) where it is one."""
+    found = reader(speech, content_type, limits or StreamLimits())
+    if not isinstance(found, Whole):
+        raise unreadable("what is no stream came as one", "unreadable_content_type")
+    return found
+
+
 class Names:
-    """One such answer (a `Speech`)."""
+    """One such answer (a `Speech`). `place`: where its inert paths are."""
 
     done: bytes | None = None
     names: frozenset[bytes] = frozenset()
     plain = pending = False
 
-    def __init__(self, wire: Models, asked: Asked) -> None:
-        self.wire, self.asked = wire, asked
+    def __init__(self, wire: Wire, asked: Asked, place: Tree) -> None:
+        self.wire, self.asked, self.place = wire, asked, place
         self.after: Any = None
         self.last = self.complete = False
         self.opaque: list[str] = []
@@ -85,7 +90,7 @@ class Names:
         return self.after
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
-        return generic(document, _PLACE, "", None, None, self.opaque)
+        return generic(document, self.place, "", None, None, self.opaque)
 
     def finish(self) -> list[Leaf]:
         return []
@@ -94,7 +99,7 @@ class Names:
         return
 
     def again(self) -> Names:
-        return Names(self.wire, self.asked)
+        return Names(self.wire, self.asked, self.place)
 
     def drop(self, document: dict[str, Any]) -> None:
         return

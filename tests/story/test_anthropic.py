@@ -114,3 +114,21 @@ async def test_client_gone(story):
             if s.upstream.seen[0].closed_at:
                 break
         assert s.upstream.seen[0].closed_at and s.record()["ending"] == "gone"
+
+
+async def test_tokens_are_counted_of_what_may_be_asked(story, canary):
+    turns = [{"role": "user", "content": "hi"}]
+    async with story([whole({"input_tokens": 14})], [whole({"input_tokens": 14, "note": canary})], [whole(
+            {"type": "error", "error": {"type": "not_found_error", "message": "model: m"}}, 404)]) as s:
+        client = s.anthropic()
+        got = await client.messages.count_tokens(model="m", messages=turns, system="be brief", tools=[
+            {"name": "f", "description": "does it", "input_schema": {"type": "object"}}])
+        assert got.input_tokens == 14 and s.upstream.seen[0].line == b"POST /v1/messages/count_tokens HTTP/1.1"
+        assert (await client.messages.count_tokens(model="m", messages=turns)).to_dict() == {"input_tokens": 0}
+        with pytest.raises(anthropic.NotFoundError):
+            await client.messages.count_tokens(model="m", messages=turns)
+        with pytest.raises(anthropic.BadRequestError) as e:
+            await client.messages.count_tokens(model="m", messages=turns, system=f"say {canary}")
+        assert e.value.body["error"]["type"] == "invalid_request_error" and len(s.upstream.seen) == 3
+        assert {(r["route"], r["wire"]) for r in s.records()} == {("POST /v1/messages/count_tokens", "anthropic-count")}
+        assert [r["ending"] for r in s.records()] == ["passed", "blocked", "passed", "blocked"]

@@ -41,8 +41,8 @@ def error(answer: bytes) -> dict:
 
 @pytest.mark.parametrize(("path", "code"), [
     ("/v1/foo", 404), ("/v1//chat/completions", 404), ("/v1/chat/completions/", 404), ("/v1/chat/%63ompletions", 404),
-    ("/v1/messages/count_tokens", 404), ("/v1/responses/input_tokens", 404), ("/v1/files", 404), ("/", 404),
-    ("/v1/realtime", 404)])
+    ("/v1/messages/batches", 404), ("/v1/responses/input_tokens", 404), ("/v1/files", 404), ("/", 404),
+    ("/v1/embeddings", 404), ("/openai/deployments/d/chat/completions?api-version=1", 404), ("/v1/realtime", 404)])
 async def test_unknown_paths_are_refused_here(story, path, code):
     async with story([whole(chat("x"))]) as s:
         got = await raw(s, post(OK, path))

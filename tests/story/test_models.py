@@ -29,16 +29,18 @@ def get(path: str, extra: str = "", body: bytes = b"") -> bytes:
 
 async def test_sdks_list_and_retrieve(story):
     one = OPENAI["data"][1]
-    async with story([whole(OPENAI)], [whole(one)], [whole(ANTHROPIC)]) as s:
+    async with story([whole(OPENAI)], [whole(one)], [whole(one)], [whole(ANTHROPIC)]) as s:
         assert [m.id async for m in s.openai().models.list()] == ["gpt-x", "ft:gpt-x:org::1"]
         assert (await s.openai().models.retrieve("ft:gpt-x:org::1")).owned_by == "me"
+        assert (await s.openai().models.retrieve("meta-llama/Llama-3.1-8B")).owned_by == "me"
         assert [m.display_name async for m in s.anthropic().models.list(limit=5)] == ["Claude X"]
         assert [x.line for x in s.upstream.seen] == [
-            b"GET /v1/models HTTP/1.1", b"GET /v1/models/ft:gpt-x:org::1 HTTP/1.1", b"GET /v1/models?limit=5 HTTP/1.1"]
-        rows = audited(s, "passed", "passed", "passed")
+            b"GET /v1/models HTTP/1.1", b"GET /v1/models/ft:gpt-x:org::1 HTTP/1.1",
+            b"GET /v1/models/meta-llama%2FLlama-3.1-8B HTTP/1.1", b"GET /v1/models?limit=5 HTTP/1.1"]
+        rows = audited(s, "passed", "passed", "passed", "passed")
         assert [(r["route"], r["wire"], r["model"]) for r in rows] == [
             ("GET /v1/models", "openai-models", ""), ("GET /v1/models", "openai-models", "ft:gpt-x:org::1"),
-            ("GET /v1/models", "anthropic-models", "")]
+            ("GET /v1/models", "openai-models", "meta-llama/Llama-3.1-8B"), ("GET /v1/models", "anthropic-models", "")]
 
 
 @pytest.mark.parametrize(("path", "extra", "body", "family"), ALL)
@@ -66,6 +68,8 @@ async def test_a_model_that_is_stopped_still_parses(story, canary):
 async def test_what_is_not_a_list_is_refused(story):
     async with story([whole(OPENAI)]) as s:
         for path in ("/v1/models/", "/v1/models/..", "/v1/models/.", "/v1/models/a/b", "/v1/models/%2e%2e", "/v1/models/a?b",
+                     "/v1/models/a%2F..", "/v1/models/a%2f.%2Fb", "/v1/models/a%2F", "/v1/models/%2Fa", "/v1/models/a%252Fb",
+                     "/v1/models/a%2F%2Fb", "/v1/models/a%5Cb", "/v1/models/a%20b", "/v1/models/a/b%2Fc",
                      "/v1/models/-x", "/v1/Models", "//v1/models", "/v1/models/" + "a" * 129, "/api/tags/x",
                      "/v1/files", "/v1/responses/resp_1", "/v1/chat/completions", "/v1beta/models/x/operations"):
             answer = await raw(s, get(path))
