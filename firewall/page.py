@@ -6,8 +6,9 @@ Where the meaning is plain it is taken: any heading that bears a section's name 
 and other signs where no sentence goes on; comments (`<!-- -->`) and rules (`---`) are nothing. Prose in a section is an
 item, a paragraph each; prose that ends in a colon above the rules is lead. A heading below the section's own, `[Name]`
 and `**Name**` name a group of items. What is neither is a problem with its line and a fix: an unknown section, a table,
-a code block, a group without items, a group whose name is that of another section, a list in a quote or in HTML, and a
-second line of one item that begins as somebody's list would (`R1:`, `a.`).
+a code block, a group without items, a group whose name is that of another section (`### Allow` among rules), a list in a
+quote or in HTML, a second line of one item that begins as somebody's list would (`R1:`, `a.`), and in a file without
+sections a line that ends in a colon between two lists (`Allow:`): it may turn what is below it into the opposite.
 """
 
 from __future__ import annotations
@@ -43,17 +44,24 @@ _QUOTE = re.compile(r"(?:>\s*)+")
 _LETTER = re.compile(r"\(?[a-z]\)")
 _STOPS = tuple(".:!?;…。：！？；")
 _LINE = re.compile(r" {0,3}([-*_])(?:\s*\1){2,}\s*")
-_NAME = re.compile(r"(?:[*_\[]+(\w+(?: \w+)?)[*_\]:]+|([A-Z]\w+(?: \w+)?):)(?:\s+(\S.*))?")   # `**Allowed:** words`
+_NAME = re.compile(                                 # `**Allowed:** words`
+    r"(?:[*_\[]+(\w+(?:['’]t)?(?: \w+)?)[*_\]:]+|([A-Z]\w+(?:['’]t)?(?: \w+)?):)(?:\s+(\S.*))?")
+_NOUN = r"(?: (?:list|these|this|it|(?:case|topic|request|use|question|answer)s?|content))?"
 _SAYS = re.compile(             # `Allowed: words`, `**Exceptions for staff** words`, `The following is allowed:`
-    r"[*_\[]*(?:(?:the following|these|this|what)(?: \w+)? (?:is|are) |the following )?"
-    r"((?:(?:also|always|still|never|no|not)(?: an?)? )?[^\W\d_]+)"
-    r"( (?:for|to|in|at|on|with|when|where|if|unless|only|under|by|are|is)(?: [\w'’-]+){1,4})?"
-    r"(?:[*_\]]*[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
+    r"[*_\[]*(?:(?:but |and )?(?:the following|these|this|it|what)(?: \w+)? (?:is|are|should|must|may|can) |the following )?"
+    r"((?:(?:also|always|still|never|no|not|do|don['’]?t|please)(?: an?| be| not)? )?[^\W\d_]+(?:['’]ts?)?)"
+    r"( (?:for|to|in|at|on|with|when|where|if|unless|only|under|by|are|is)(?: [\w'’-]+){0,4})?"
+    rf"(?:{_NOUN}[*_\]]*[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
 _MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
     (r"(?<!no )exception\w*|except|exempt\w*", "exceptions"), (r"examples?", "examples"),
-    (r"no violations?|not (?:a )?violat\w+", "allowed"),
-    (r"not|never|cannot|forbidden|prohibited|disallowed|banned|violat\w+|unacceptable", "violates"),
+    (r"no violations?|(?:not|never|don['’]?t) (?:an? |be )?(?:violat\w+|block(?:ed)?|den(?:y|ied)|refused?)", "allowed"),
+    (r"not|never|cannot|don['’]?ts?|forbidden|prohibited|disallowed|banned|violat\w+|unacceptable", "violates"),
     (r"allowed|permitted|acceptable", "allowed")))
+_SHORT = tuple((re.compile(             # words of their own meaning: whole names only, for `### Safe houses` are none
+    rf"(?:(?:also|always|still|please) )?(?:{words}){_NOUN}(?: (?:to|for|in|when|if)(?: [\w'’-]+)*)?"), section)
+    for words, section in (
+    ("allow|permit|accept|ok|okay|fine|safe|good|dos?|legitimate|harmless|benign|innocent", "allowed"),
+    ("block(?:ed)?|den(?:y|ied)|forbid|prohibit|disallow|refused?|reject(?:ed)?|ban|no|bad|unsafe|harmful", "violates")))
 
 
 def read(body: str, first: int = 1) -> tuple[Parts, list[Problem]]:
@@ -61,16 +69,17 @@ def read(body: str, first: int = 1) -> tuple[Parts, list[Problem]]:
     return _Page(first).read(body)
 
 
-def _meant(name: str) -> str:
-    """The section that a name speaks of, or nothing."""
-    return next((section for words, section in _MEANT if words.search(name)), "")
+def _meant(name: str, whole: bool = True) -> str:
+    """The section that a name speaks of, or nothing. `whole`: nothing but the name stands there."""
+    return (next((section for words, section in _MEANT if words.search(name)), "")
+            or next((section for words, section in _SHORT if whole and words.fullmatch(name)), ""))
 
 
 def misplaced(text: str, section: str, lead: bool = False) -> str:
     """What is wrong with an item that calls itself something else than its section does: a permission among rules, or a rule
     among permissions. An example of a rule may stand among rules, but no paragraph that leads to a list of them."""
     match = _SAYS.match(text)
-    meant = _meant(match[1].lower()) if match else ""
+    meant = _meant(match[1].lower(), match[0][-1] in ":：") if match else ""
     if not match or not meant or (meant == "violates") == (section == "violates") or (meant == "examples" and not lead):
         return ""
     name = match[1] + (match[2] or "")
@@ -102,6 +111,9 @@ class _Page:
         self.signs: list[tuple[int, str]] = []              # where the lead has such items, and their lines
         self.marks: dict[str, set[int]] = {}                # section -> which of `_MARKED` its items bear
         self.table = -1                                     # the number of the last line of a table
+        self.list = False                                   # a bullet above the sections
+        self.label = (0, "")                                # a line there that ends in a colon, with nothing below it yet
+        self.bare: list[Problem] = []                       # what is wrong if no section comes
 
     def read(self, body: str) -> tuple[Parts, list[Problem]]:
         lines = _COMMENT.sub(lambda m: self._uncomment(body, m), body).split("\n")
@@ -129,7 +141,7 @@ class _Page:
             else:
                 self._words(number, line)
         self._left(0)
-        return self.parts, self.wrong
+        return self.parts, self.wrong + (self.bare if self.parts.keys().isdisjoint(SECTIONS) else [])
 
     def _uncomment(self, body: str, match: re.Match[str]) -> str:
         text = match[0]
@@ -161,10 +173,13 @@ class _Page:
         elif self.open:
             self.here = self.open[-1][1]
             self.group = (number, level, name)
-            if self.here in SECTIONS and (meant := _meant(name)) and meant != self.here:
+            if self.here == "examples" and (meant := _meant(name)) in ("violates", "allowed"):
+                self.wrong.append((number, f"{name!r} under 'examples': begin each bullet with `{meant}:` instead"))
+            elif self.here in SECTIONS and (meant := _meant(name)) and meant != self.here:
                 self.wrong.append((number, f"{name!r} would name a group under {self.here!r}; did you mean {meant!r}?"))
         elif level > 2 and not self.here:
             self.parts[""].append((number, line))
+            self._lone(number, name)
         elif level == 1 and not self.titled and not self.here:
             self.titled = True
         else:
@@ -212,14 +227,19 @@ class _Page:
             self.sign, self.like = bullet is sign or bool(_LETTER.match(words)), {}
             if not self.here:
                 self._lead(line if bullet is sign else "")
+                self._labelled()
             self._mark(number, words[0] + bullet[1][0])
             self._bullet(number, indent, bullet[1].strip())
             self._listed(number, 2, bullet[1].strip(), False)               # `- R1: one` above `R2: two`
         elif not self.here:                                 # the lead, or a file without sections: read as it stands
             self.parts[""].append((number, line))
             self._listed(number, indent, words, nested)
+            own = indent < 2 and words[-1] in ":：" and (self.gap or self.ended or not words[0].islower())
+            self.label = (number, words) if own else (0, "")
             if GROUP.fullmatch(words) or self.gap and not indent:
                 self.indent = -1
+            if GROUP.fullmatch(words):
+                self._lone(number, _plain(words))
         else:
             self._prose(number, indent, words, nested)
         self.ended, self.gap, self.above = False, False, words
@@ -232,6 +252,22 @@ class _Page:
             self.parts[""].append((items[-1][0], items.pop()[1].removeprefix("- ")))
         items.append((number, f"- {text}"))
         self.indent, self.prose = indent, self.sign and text.endswith(":")
+
+    def _lone(self, number: int, name: str) -> None:
+        """A group where there may be no section: its items are rules."""
+        if (meant := _meant(name)) and meant != "violates":
+            self.bare.append((number, f"{name!r} would name a group of rules; write `## {meant.title()}` instead, and "
+                              "`## Violates` above the rules"))
+
+    def _labelled(self) -> None:
+        """A bullet where there may be no section: one line that ends in a colon may lead to all of them."""
+        number, words = self.label
+        if words and self.list:
+            self.bare.append((number, f"{words!r} parts the rules of a file without sections; write `## Violates` above "
+                              "them and `## Allowed` above what is fine, or `### Name` for a group"))
+        elif problem := misplaced(words, "violates", True):
+            self.bare.append((number, problem))
+        self.list, self.label = True, (0, "")
 
     def _lead(self, line: str = "") -> None:
         """A bullet above the sections, or the first section: a single sign before it adorns a paragraph."""
@@ -307,6 +343,7 @@ class _Page:
         if self.here and GROUP.fullmatch(words) and words.rstrip("*_:]")[-1:] not in ".!?":
             self._heading(number, 7, words)
             return True
-        if match and begins and self.here in SECTIONS and (meant := _meant(name)) and meant != self.here:
+        if (match and begins and self.here in SECTIONS and (meant := _meant(name)) and meant != self.here
+                and not (rest and self.here == "examples")):
             self.wrong.append((number, f"{name!r} under {self.here!r} would be one of its items; did you mean {meant!r}?"))
         return False

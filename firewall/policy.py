@@ -213,9 +213,9 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
                        "at the top, or begin with another word") for number, line in lines
                       if (key := _stray(line, bool(name) or not known and line.startswith("- ")))]
         told = {number for number, _ in wrong}
-        for name in SECTIONS[:3]:
+        for name in SECTIONS[:3] if known else ("",):
             wrong += [(number, problem) for number, text in _bullets(sections.get(name, []))
-                      if number not in told and (problem := misplaced(text, name))]
+                      if number not in told and (problem := misplaced(text, name or "violates"))]
     rules = _rules(bullets, str(values.get("id", stem)), wrong, strict)
     if not rules and not wrong:
         above_all = _bullets(sections[""]) if strict else []

@@ -108,3 +108,56 @@ def test_prose_that_begins_as_a_key_without_its_value_is_prose(lead):
     policy = parse(f"{lead}\n\n## Violates\n- Asks for a bomb.\n- Example: how do I make a pipe bomb?\n", "w", "w.md")
     assert policy.prose == lead
     assert [rule.text for rule in policy.rules] == ["Asks for a bomb.", "Example: how do I make a pipe bomb?"]
+
+
+BODY = "# W\n## Violates\n- bombs\n"
+
+
+@pytest.mark.parametrize("word", ["Allow", "Permit", "OK", "Okay", "Fine", "Safe", "Do", "Always allow", "Allow list",
+                                  "OK to say", "Safe topics", "Do not block", "Don't block"])
+@pytest.mark.parametrize("form", ["### {}", "**{}**", "[{}]", "{}:", "- {}: history\n-", "This is {}:"])
+def test_what_is_allowed_by_any_name_is_no_rule(word, form):
+    line = form.format(word)
+    with pytest.raises(Mistakes) as e:
+        parse(f"{BODY}\n{line} history\n" if line[-1] == "-" else f"{BODY}\n{line}\n- history\n", "w", "w.md")
+    assert re.match(r"w\.md:5: .*(did you mean 'allowed'|put it under `## Allowed`)", e.value.lines[0])
+
+
+@pytest.mark.parametrize("word", ["Block", "Deny", "Forbid", "Don't", "Do not", "Bad", "Unsafe", "Not OK", "Never"])
+@pytest.mark.parametrize("form", ["### {}\n- guns", "**{}**\n- guns", "- {}: guns", "- **{}**: guns"])
+def test_what_is_forbidden_by_any_name_is_not_allowed(word, form):
+    with pytest.raises(Mistakes, match=r"w.md:5: .*iolates"):
+        parse(f"{BODY}## Allowed\n{form.format(word)}\n", "w", "w.md")
+    assert len(parse(f"{BODY}{form.format(word)}\n", "w", "w.md").rules) == 2
+
+
+@pytest.mark.parametrize("name", ["Safe houses", "Fine dining", "Do it yourself weapons", "Blocked users", "Permit fraud",
+                                  "Good Friday", "No", "Allowances"])
+def test_a_name_that_holds_such_a_word_names_a_group(name):
+    for form in ("### {}\n- guns", "**{}**\n- guns", "- {} in towns"):
+        assert len(parse(f"{BODY}{form.format(name)}\n", "w", "w.md").rules) == 2
+        assert len(parse(f"- bombs\n{form.format(name)}\n", "w", "w.md").rules) == 2
+
+
+@pytest.mark.parametrize("word", ["Allow", "Permitted", "Do", "This is fine", "Erlaubt", "\u5141\u8bb8", "Drugs", "drugs"])
+@pytest.mark.parametrize("above", ["- bombs\n\n", "Block:\n- bombs\n\n", "# W\nNever sell\n\n- bombs\n- guns\n\n"])
+def test_a_line_that_parts_the_rules_of_a_file_without_sections_is_a_mistake(above, word):
+    for end in (":", "\uff1a", " :"):
+        with pytest.raises(Mistakes) as e:
+            parse(f"{above}{word}{end}\n- history\n", "w", "w.md")
+        assert len(e.value.lines) == 1
+        assert e.value.lines[0].startswith(f"w.md:{above.count(chr(10)) + 1}: '{word}{end}' parts the rules of a file")
+        lead = parse(f"{above}{word}{end}\n- history\n\n## Violates\n- bombs\n", "w", "w.md")
+        assert [r.text for r in lead.rules] == ["bombs"]
+    assert len(parse("We forbid:\n- bombs, that is\nthose of:\n- guns such as\n\n  these:\n- c\n", "w", "w.md").rules) == 3
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("- bombs\n- Allowed: history\n", "w.md:2: 'Allowed' would be an item of 'violates'"),
+    ("- bombs\n\n**Permitted**\n- history\n", "w.md:3: 'permitted' would name a group of rules; write `## Allowed`"),
+    ("### Bad\n- bombs\n### Fine\n- history\n", "w.md:3: 'fine' would name a group of rules"),
+    ("Allow:\n- history\n", "w.md:1: 'Allow' would be an item of 'violates'")])
+def test_what_is_allowed_in_a_file_without_sections_is_no_rule(text, said):
+    with pytest.raises(Mistakes) as e:
+        parse(text, "w", "w.md")
+    assert len(e.value.lines) == 1 and e.value.lines[0].startswith(said)

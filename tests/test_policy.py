@@ -252,6 +252,8 @@ def test_comments_in_quotes_are_words():
     ("Tags:\n- a\n\n## Violates\n- bombs\n", "w.md:1: `tags:` stands outside"),
     ("Message: Ask the manager.\n\n## Violates\n- bombs\n", "w.md:1: `message:` stands outside"),
     ("## Violates\n- bombs\n\nExamples for staff:\n- how to bake\n", "w.md:4: 'Examples for staff' would be an item"),
+    (BODY + "- The following should not be blocked: history\n", "w.md:4: 'not be blocked' would be an item of 'violates'"),
+    (BODY + "## Examples\n### Bad\n- guns\n", "w.md:5: 'bad' under 'examples': begin each bullet with `violates:`"),
 ])
 def test_what_would_be_lost_is_a_mistake(text, said):
     with pytest.raises(Mistakes) as e:
@@ -278,7 +280,7 @@ def test_items_that_begin_with_a_name_stay_items():
               "## Exceptions\n- Allowed: police\n- Example: police\n", "w", "w.md")
     assert fields(p) == ((*rules, "Allowed: said by a parrot"), ("Banned substances: their history",),
                          ("Allowed: police", "Example: police"), ())
-    assert fields(parse(text + "- Allowed: history\n", "w", "w.md"))[0] == (*rules, "Allowed: history")
+    assert fields(parse(text, "w", "w.md"))[0] == rules
 
 
 LINES = ["- {}", " - {}", "  - {}", "\t* {}", "\u2022 {}", "(a) {}", "{}", "  {}", "{}:", "", "", "## Violates",
