@@ -15,7 +15,7 @@ from firewall.errors import FirewallError, GuardDown, Mistakes
 from firewall.exchange import Exchange
 from firewall.guards.guard import Guard
 from firewall.policy import PolicySet
-from firewall.proxy import headers, metrics
+from firewall.proxy import headers, metrics, routes
 from firewall.proxy.http1.client import Origin, Pool, UpstreamLimits
 from firewall.proxy.records import Records
 from firewall.proxy.relay import Pace
@@ -41,7 +41,7 @@ class House:
         self.client_keys = tuple(settings.secret(name).encode() for name in config.server.client_keys)
         self.pools: dict[str, Pool] = {}
         self.keys: dict[str, bytes] = {}
-        self.prefixes: dict[str, bytes] = {}
+        self.bases: dict[str, routes.Base] = {}
         self.unverified: set[str] = set()      # families whose upstream's certificate is not checked
         wrong: list[str] = []
         for family in settings.FAMILIES:
@@ -53,7 +53,7 @@ class House:
                 origin = Origin.parse(upstream.url, ca=upstream.ca_file or None, insecure=not upstream.verify)
                 if origin.ssl is not None and not upstream.verify:
                     self.unverified.add(family)
-                self.prefixes[family] = origin.prefix.removesuffix("/v1").encode()     # our targets name their version
+                self.bases[family] = routes.base(origin.prefix, family)
                 self.pools[family] = Pool(origin, UpstreamLimits(
                     connect_timeout=upstream.connect_timeout, head_timeout=upstream.head_timeout,
                     idle_timeout=upstream.idle_timeout, total=s.total, keepalive=upstream.keepalive,

@@ -151,7 +151,7 @@ class App:
         relay = Relay(exchange, route.wire, asked, house.guard, output, reply, house.pace(output))
         lines = headers.forward(_credentials(request), house.keys.get(route.family, b""), bool(house.client_keys))
         exchange.unverified = route.family in house.unverified
-        relay.call = pool.send(method, house.prefixes[route.family] + matched.target, lines, body, relay)
+        relay.call = pool.send(method, house.bases[route.family].target(matched.target), lines, body, relay)
         self.relays.add(relay)
         try:
             await relay.done

@@ -7,6 +7,7 @@ with words (POST), `listing` the lists of models that SDKs and user interfaces G
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ TABLE: dict[str, Route] = {r.target.decode(): r for r in (
     _route("/api/generate", "ollama", "ollama-generate"),
 )}
 MODELS = ("/v1beta/models/", "/v1/models/")
+CHAT = "/chat/completions"
 VERBS = {verb: Route(f"POST /v1beta/models/*:{verb}", "gemini", GEMINI, b"", (b"alt",))
          for verb in ("generateContent", "streamGenerateContent")}
 _PAGES = (b"limit", b"after_id", b"before_id")
@@ -102,6 +104,36 @@ def listing(path: str, query: bytes, anthropic: bool) -> Match | None:
 def _named(part: str) -> bool:
     """A first letter, so that no name is a dot segment; colons are in the names of fine-tuned models."""
     return part[:1].isalnum() and SAFE.issuperset(part.replace(":", ""))
+
+
+_VERSION = re.compile(r"/v\d+(?:\.\d+)?(?:(?:alpha|beta)\d*)?(?![^/])")
+
+
+class Base(NamedTuple):
+    """Where an API's paths begin upstream: what stands before a target, and how much of the target it stands for."""
+
+    prefix: bytes
+    replaced: int = 0
+
+    def target(self, target: bytes) -> bytes:
+        """The path to send."""
+        return self.prefix + target[self.replaced:]
+
+
+def base(path: str, family: str) -> Base:
+    """The base that the path of a configured URL says, without its last slash.
+
+    `/v1` at its end is ours (and Gemini's `/v1beta`): targets have it. What OpenAI's clients take as their base URL names
+    its version anywhere (`/api/paas/v4`, `/v1beta/openai`) and then stands in place of `/v1`; where it names none
+    (`/inference`), its whole address does, up to `/chat/completions`. Anything else is put before the target.
+    """
+    if path.endswith("/v1") or (family == "gemini" and path.endswith("/v1beta")):
+        return Base(path.rpartition("/")[0].encode())
+    if family == "openai" and path.endswith(CHAT):
+        return Base(path.removesuffix(CHAT).encode(), len("/v1"))
+    if family == "openai" and _VERSION.search(path):
+        return Base(path.encode(), len("/v1"))
+    return Base(path.encode())
 
 
 def dialect(path: str) -> Wire:

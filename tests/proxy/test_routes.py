@@ -22,6 +22,27 @@ def test_only_post_and_only_the_exact_path(path: str) -> None:
         assert routes.match("POST", odd, b"") is None, odd
 
 
+@pytest.mark.parametrize(("path", "openai", "anthropic", "gemini"), [
+    ("", "/v1/chat/completions", "/v1/messages", "/v1beta/models"),
+    ("/v1", "/v1/chat/completions", "/v1/messages", "/v1beta/models"),
+    ("/openai/v1", "/openai/v1/chat/completions", "/openai/v1/messages", "/openai/v1beta/models"),
+    ("/api", "/api/v1/chat/completions", "/api/v1/messages", "/api/v1beta/models"),
+    ("/api/paas/v4", "/api/paas/v4/chat/completions", "/api/paas/v4/v1/messages", "/api/paas/v4/v1beta/models"),
+    ("/v1beta/openai", "/v1beta/openai/chat/completions", "/v1beta/openai/v1/messages", "/v1beta/openai/v1beta/models"),
+    ("/v1beta", "/v1beta/chat/completions", "/v1beta/v1/messages", "/v1beta/models"),
+    ("/v1/a/g/anthropic", "/v1/a/g/anthropic/chat/completions", "/v1/a/g/anthropic/v1/messages",
+     "/v1/a/g/anthropic/v1beta/models"),
+    ("/v1-team", "/v1-team/v1/chat/completions", "/v1-team/v1/messages", "/v1-team/v1beta/models"),
+    ("/v1/chat/completions", "/v1/chat/completions", None, None), ("/chat/completions", "/chat/completions", None, None),
+    ("/inference/chat/completions", "/inference/chat/completions", None, None),
+])
+def test_a_configured_path_stands_before_the_target_or_for_its_version(path: str, openai: str, anthropic: str | None,
+                                                                       gemini: str | None) -> None:
+    for family, target, sent in (("openai", b"/v1/chat/completions", openai), ("anthropic", b"/v1/messages", anthropic),
+                                 ("gemini", b"/v1beta/models", gemini)):
+        assert sent is None or routes.base(path, family).target(target).decode() == sent
+
+
 @given(st.text(max_size=30))
 def test_a_models_name_is_a_name(name: str) -> None:
     matched = routes.match("POST", f"/v1beta/models/{name}:generateContent", b"")

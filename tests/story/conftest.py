@@ -72,7 +72,8 @@ def story(tmp_path: Path, canary: str) -> Callable[..., Any]:
     async def run(*scripts: list[Any], action: str = "block", guard: ScriptedGuard | None = None,
                   limited: dict[str, Any] | None = None, stream: dict[str, Any] | None = None,
                   limits: dict[str, Any] | None = None, server: dict[str, Any] | None = None,
-                  upstream: dict[str, Any] | None = None, policy: str = "", around: Callable[[Guard], Guard] | None = None,
+                  upstream: dict[str, Any] | None = None, under: str = "",
+                  policy: str = "", around: Callable[[Guard], Guard] | None = None,
                   ) -> AsyncIterator[Story]:
         folder = tmp_path / "policies"
         folder.mkdir(exist_ok=True)
@@ -84,7 +85,7 @@ def story(tmp_path: Path, canary: str) -> Callable[..., Any]:
             config = replace(
                 base, server=replace(base.server, listen="127.0.0.1:0", admin="127.0.0.1:0", drain_wait=0.0,
                                      **(server or {})),
-                upstream=replace(base.upstream, **{"url": mu.url, **(upstream or {})}),
+                upstream=replace(base.upstream, **{"url": mu.url + under, **(upstream or {})}),
                 policies=replace(base.policies, folder=str(folder), reload=0.05),
                 stream=replace(base.stream, **(stream or {})), limits=replace(base.limits, **(limits or {})),
                 records=replace(base.records, file=str(log)))

@@ -248,3 +248,14 @@ async def test_whole_asks_once(story):
         got = [p.choices[0].delta.content async for p in await ask(s.openai(), "x", stream=True)]
         assert "".join(c or "" for c in got) == "abc"
         assert s.record()["asks"] == 2          # the request, and the answer
+
+
+@pytest.mark.parametrize("under", ["/v1beta/openai", "/api/paas/v4/", "/openai/v1", "/inference/chat/completions"])
+async def test_what_openais_clients_take_as_a_base_url(story, under):
+    """Gemini's, Z.ai's, Groq's and GitHub's: what the firewall asks is what a client of theirs asks."""
+    base = under.removesuffix("/").removesuffix("/chat/completions")
+    models = {"object": "list", "data": []}
+    async with story([whole(chat("hello"))], [whole(models)], under=under) as s:
+        await ask(s.openai(), "hi")
+        assert [m async for m in s.openai().models.list()] == []
+        assert [seen.line.decode().split()[1] for seen in s.upstream.seen] == [f"{base}/chat/completions", f"{base}/models"]
