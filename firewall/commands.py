@@ -20,6 +20,7 @@ from rich.table import Table
 from firewall.case import Case, Message, Said
 from firewall.config import SHIPPED, Config
 from firewall.errors import GuardDown, Mistakes
+from firewall.folder import files
 from firewall.guards.build import build, check
 from firewall.guards.guard import Guard
 from firewall.policy import Direction, Policy, PolicySet, load, parse
@@ -83,8 +84,14 @@ async def judge(config: Config, args: argparse.Namespace) -> int:
         f"{text}{args.prompt}".encode()
     except UnicodeError:
         raise Mistakes(["the text is not UTF-8"]) from None
+    if args.prompt and args.direction == "input":
+        raise Mistakes(["--prompt is the user turn that an answer is for: it goes with --direction output"])
     policies = active(config).side(args.direction)
     guard = build(config, policies)
+    if not policies:                # as when serving: nobody is asked
+        print(json.dumps({"decision": "allow", "rules": [], "score": 0.0, "depth": config.guard.depth, "ms": 0.0,
+                          "guard": guard.name, "reason": f"not judged: no active policy applies to {args.direction}"}))
+        return 0
     await guard.start()
     began = time.perf_counter()
     try:
@@ -212,10 +219,10 @@ async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str
             if c.prompt or not output else ()
         said = (Said("choice/0/text", c.text),) if output else ()
         try:
-            verdict = await guard.judge(Case(c.direction, active, messages, said))
+            verdicts = [await guard.judge(Case(c.direction, active, messages, said))] if active else []
         except GuardDown as e:
             raise GuardDown(e.code, f"no verdict on a case of {policy.id}: {e.detail}") from None
-        hit = decide((verdict,), active)
+        hit = decide(verdicts, active)
         row["violating" if c.expect else "innocent"] += 1
         if c.expect:
             row["caught"] += hit.action != "allow"
@@ -226,12 +233,12 @@ async def _score(guard: Guard, policy: Policy, cases: list[Example]) -> dict[str
 
 
 def _read(folder: Path, ids: Sequence[str], wrong: list[str], cases: bool = True) -> list[tuple[Policy, list[Example]]]:
-    """The named policies of a folder, or all, each with its cases. What is wrong in them is added to `wrong`."""
-    paths = [folder / f"{id}.md" for id in dict.fromkeys(ids)] or sorted(
-        p for p in folder.glob("[!.]*.md") if p.name.lower() != "readme.md")
+    """The named policies of a folder, or all, each with its cases. What is wrong in them is added to `wrong`. Raises
+    `Mistakes` where the folder cannot be read."""
+    paths = [folder / f"{id}.md" for id in dict.fromkeys(ids)] or files(folder)
     found = []
     if not paths:
-        wrong.append(f"{folder}: no {'policy file (*.md) here' if folder.is_dir() else 'such folder'}")
+        wrong.append(f"{folder}: no policy file (*.md) here")
     for path in paths:
         try:
             policy = parse(path.read_text("utf-8"), path.stem, str(path))

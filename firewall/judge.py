@@ -8,7 +8,8 @@ One object a line on standard input:
 `messages` may be left out of an output, `answer` out of an input, `whole` everywhere; without `policies` the configured
 ones are used. Lines are read strictly, for what is not read would not be judged, and a verdict on nothing is allow:
 another key, type or direction is an error, and so are a key that stands twice in one object, no messages, no policies and
-two rules under one id. No line is taken for more of one before it, whatever their texts.
+two rules under one id. Where no policy applies to the direction, nobody is asked, as when serving. No line is taken for more
+of one before it, whatever their texts.
 One object a line on standard output, in order of completion:
 
     {"id", "decision", "rules", "score", "scores": {rule: score}, "depth", "tokens", "ms"}  or  {"id", "error": code}
@@ -42,7 +43,7 @@ from firewall.guards.guard import Guard
 from firewall.guards.said import said as once
 from firewall.policy import Direction, Policy, PolicySet, load
 from firewall.process import open_streams, refused
-from firewall.verdict import decide
+from firewall.verdict import Verdict, decide
 
 PATIENCE = 600.0        # seconds: a batch waits where a request would not
 KEPT = 4096             # ad hoc policy sets remembered
@@ -122,7 +123,7 @@ class Judge:
             policies = self.active(given).side(direction)
             case = Case(direction, policies, messages, said, whole, boundary=secrets.token_hex(8))
             began = time.perf_counter()
-            verdict = self.guard.known(case) or await self.guard.judge(case)
+            verdict = (self.guard.known(case) or await self.guard.judge(case)) if policies else Verdict("none")
             decision = decide((verdict,), policies)
             return {"id": id, "decision": decision.action, "rules": list(decision.rules), "score": verdict.score,
                     "scores": {f.rule: f.score for f in verdict.findings}, "depth": verdict.depth,

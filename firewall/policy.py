@@ -23,6 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from firewall.errors import Mistakes
+from firewall.folder import files
 from firewall.page import GROUP, SECTIONS, Parts, Problem, misplaced, read
 
 Direction = Literal["input", "output"]
@@ -36,6 +37,7 @@ KEYS = ("id", "title", "applies-to", "action", "threshold", "on-guard-error", "r
         "depth", "enabled")
 VALUES = {**CHOICES, "applies-to": ("input", "inputs", "prompts", "output", "outputs", "answers", "both"),
           "enabled": ("true", "false", "yes", "no", "on", "off"), "threshold": ()}       # that a person may write to a key
+LONGEST = 100_000       # characters of a file: a guard prepares a set before it is in force, and later edits wait for that
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _RULE_ID = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
 _RULE = re.compile(rf"`({_RULE_ID.pattern})`\s+(\S.*)", re.S)
@@ -144,7 +146,7 @@ class PolicySet:
 
 
 def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = (), release: str = "") -> PolicySet:
-    """Reads `folder/*.md` except README.md and hidden files. `enable` and `disable` name policy ids and win over
+    """Reads the `files` of a folder. `enable` and `disable` name policy ids and win over
     front matter. `release` is that of [stream]: under `watch` a policy without a `release` of its own only reports.
 
     Raises:
@@ -153,11 +155,7 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = (), 
     wrong: list[str] = []
     found: dict[str, Policy] = {}
     enable, disable = tuple(enable), tuple(disable)
-    if not folder.is_dir():
-        raise Mistakes([f"{folder}: no such folder; write one with `python -m firewall init DIR`"])
-    for path in sorted(folder.glob("[!.]*.md")):      # `.#x.md` is an editor's lock
-        if path.name.lower() == "readme.md":
-            continue
+    for path in files(folder):
         try:
             policy = parse(path.read_text("utf-8"), path.stem, str(path))
         except Mistakes as e:
@@ -192,7 +190,9 @@ def parse(text: str, stem: str, where: str, strict: bool = True) -> Policy:
     if strict and not _ID.fullmatch(stem):
         wrong.append((1, f"the file's name is the policy's id: lower-case letters, digits, hyphens; rename {_slug(stem)}"))
     text, above = text.removeprefix("\ufeff").replace("\r\n", "\n"), 0
-    if strict:
+    if strict and len(text) > LONGEST:
+        wrong.append((1, f"{len(text)} characters; {LONGEST} are the most that may stand in one file: part it"))
+    elif strict:
         text = text.replace("\r", "\n")
         if match := _ABOVE.match(text):
             text, above = "---\n" + text[match.end():], match[0].count("\n") - 1

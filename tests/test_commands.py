@@ -131,3 +131,22 @@ def test_a_detector_that_does_not_exist_is_named_before_the_work(
     write(tmp_path, BAD, GOOD, head="detect: [emial]")
     assert run(tmp_path, "test") == 2
     assert "'emial'" in capsys.readouterr().err and not scripted.asked
+
+
+def test_where_no_policy_applies_nobody_is_asked_and_it_is_said(
+        tmp_path: Path, scripted: ScriptedGuard, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {**BAD, "direction": "output"}, {**GOOD, "direction": "input"}, head="applies-to: output")
+    argv = ["check", "a kumquat", "--policies", str(tmp_path), "--guard", "scripted"]
+    assert main(argv) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert (got["decision"], got["reason"]) == ("allow", "not judged: no active policy applies to input")
+    assert run(tmp_path, "test") == 0 and scripted.asked == 1
+    assert main([*argv, "--direction", "output"]) == 1
+    assert main([*argv, "--prompt", "which?"]) == 2
+    assert "it goes with --direction output" in capsys.readouterr().err
+
+
+def test_a_depth_that_the_guard_does_not_have_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "firewall.toml").write_text("")
+    assert main(["check", "hi", "--config", str(tmp_path / "firewall.toml"), "--depth", "reason"]) == 2
+    assert "guard.depth: kind embedded has no use for it" in capsys.readouterr().err

@@ -121,3 +121,11 @@ def test_a_concurrency_at_which_nothing_would_be_judged_is_refused(count: str, c
     with pytest.raises(SystemExit) as e:
         main(["--config", "/none", "--concurrency", count])
     assert e.value.code == 2 and "argument --concurrency" in capsys.readouterr().err
+
+
+async def test_where_no_policy_applies_nobody_is_asked() -> None:
+    policy = parse("---\napplies-to: output\n---\n- Says kumquat.", "fruit", "fruit.md")
+    guard = ScriptedGuard({"kumquat": "fruit/1"})
+    one = Judge(guard, PolicySet.of([policy]))
+    assert (await said(one, messages=HELLO))["decision"] == "allow" and not guard.asked
+    assert (await said(one, direction="output", answer="kumquat"))["decision"] == "block" and guard.asked

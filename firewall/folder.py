@@ -1,0 +1,28 @@
+"""A folder of policies -> its files. What a person takes for a policy, and would not be read, is a mistake."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from firewall.errors import Mistakes
+
+_LIKE = re.compile(r"(.+)\.(?:md|markdown|mdown|mkdn?|md\.txt)", re.I)
+
+
+def files(folder: Path) -> list[Path]:
+    """Its `*.md` by name, but README.md and hidden files (`.#x.md` is an editor's lock). Folders in it are not looked into.
+
+    Raises:
+        Mistakes: no such folder, it cannot be listed, or a file's name ends almost as a policy's does.
+    """
+    try:
+        found = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.stem.lower() != "readme")
+    except (FileNotFoundError, NotADirectoryError):
+        raise Mistakes([f"{folder}: no such folder; write one with `python -m firewall init DIR`"]) from None
+    except OSError as e:
+        raise Mistakes([f"{folder}: cannot be listed ({e.strerror})"]) from None
+    if wrong := [f"{p}:1: would not be read; rename it to {match[1] + '.md'!r}" for p in found
+                 if p.suffix != ".md" and (match := _LIKE.fullmatch(p.name))]:
+        raise Mistakes(wrong)
+    return [p for p in found if p.suffix == ".md"]
