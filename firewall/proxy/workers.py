@@ -3,8 +3,11 @@
 The parent opens one SO_REUSEPORT socket a worker and keeps it: a worker that dies or is replaced leaves its accept queue
 to its successor, so that no connection is refused. SIGHUP is a rolling restart (new worker up and ready, then the old
 one drains, told by SIGUSR1 that it was replaced), SIGTERM or Ctrl-C drains all, each worker told once; a second signal ends
-all now. A worker that dies is started again with back-off; five deaths in ten seconds end it all. A parent that is killed
-takes its workers along.
+all now. A parent that is killed takes its workers along.
+
+A worker that dies is started again with back-off. But its socket takes connections meanwhile, which nobody answers: five
+deaths in ten seconds end it all, and so do three starts in a row that came to nothing, whatever they took, or one of a
+worker that never served. The parent waits for nobody: while a worker loads, another that dies is started again.
 """
 
 from __future__ import annotations
@@ -76,8 +79,11 @@ class Supervisor:
                     port = self.sockets[0].getsockname()[1]
             except OSError as e:
                 raise Mistakes([f"server.{name}: cannot listen on {place}: {e.strerror}"]) from None
-        self.workers: dict[int, BaseProcess] = {}
-        self.old: list[BaseProcess] = []
+        self.workers: dict[int, BaseProcess] = {}               # the last of each number that served
+        self.coming: dict[int, tuple[BaseProcess, int]] = {}    # started and not yet serving, and the pipe where it says so
+        self.old: list[BaseProcess] = []                        # replaced, draining
+        self.rolls: list[int] = []                              # numbers that a rolling restart has not come to
+        self.failed: dict[int, int] = {}                        # starts in a row that came to nothing
         self.deaths: list[float] = []
         self.told: set[int] = set()             # workers that were asked to end
         self.stopping = self.rolling = False
@@ -89,39 +95,30 @@ class Supervisor:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._roll)
         try:
-            for number in range(len(self.sockets)):
-                if not self._start(number, wait=number == 0):
-                    return 2
+            self._start(0)      # alone: what keeps one from serving keeps all, and is said once
             return self._watch()
         finally:
-            for process in (*self.workers.values(), *self.old):
+            for process in self._all():
                 if process.is_alive():
                     process.terminate()
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _all(self) -> tuple[BaseProcess, ...]:
+        return (*self.workers.values(), *(process for process, _ in self.coming.values()), *self.old)
 
     def _watch(self) -> int:
         while True:
             time.sleep(0.1)
             if self.stopping:
-                self._end((*self.workers.values(), *self.old), signal.SIGTERM)      # one may have come up meanwhile
-                for process in (*self.workers.values(), *self.old):
+                self._end(self._all(), signal.SIGTERM)      # one may have come up meanwhile
+                for process in self._all():
                     process.join()
-                return max((p.exitcode or 0 for p in self.workers.values()), default=0)
-            if self.rolling:
-                self.rolling = False
-                for number, process in list(self.workers.items()):
-                    if self.stopping:
-                        break
-                    self.old.append(process)
-                    if self._start(number, wait=True):
-                        self._end([process], signal.SIGUSR1)
-                    else:
-                        self.old.remove(process)            # the new one could not serve: the old one stays
-                        self.old.append(self.workers[number])
-                        self.workers[number] = process
-                continue
+                return max((0, *(p.exitcode or 0 for p in self.workers.values())))
+            for number in list(self.coming):
+                if status := self._came(number):
+                    return status
             for number, process in list(self.workers.items()):
-                if not process.is_alive() and not self.stopping:
+                if not process.is_alive() and number not in self.coming and not self.stopping:
                     self._forget(process)
                     now = time.monotonic()
                     self.deaths = [t for t in self.deaths if now - t < 10] + [now]
@@ -133,17 +130,50 @@ class Supervisor:
             for process in [p for p in self.old if not p.is_alive()]:
                 self._forget(process)
                 self.old.remove(process)
+            if self.rolling:
+                self.rolling, self.rolls = False, list(range(len(self.sockets)))
+            if missing := set(range(len(self.sockets))) - self.workers.keys() - self.coming.keys():
+                for number in missing if self.workers else ():
+                    self._start(number)
+            elif self.rolls and not self.coming:
+                self._start(self.rolls.pop(0))
 
-    def _start(self, number: int, wait: bool = False) -> bool:
-        """Forks a worker; with `wait`, True only when it serves."""
+    def _start(self, number: int) -> None:
+        """Forks a worker. It counts when it says that it serves."""
         reading, writing = os.pipe()
+        os.set_blocking(reading, False)
         process = FORK.Process(target=self._child, args=(number, writing), name=f"firewall-{number}")
         process.start()
         os.close(writing)
-        self.workers[number] = process
-        served = os.read(reading, 1) == b"1" if wait else True      # EOF: it died before serving
-        os.close(reading)
-        return served
+        self.coming[number] = process, reading
+
+    def _came(self, number: int) -> int:
+        """Looks whether a worker that was started serves now, in place of the one before it, or ended. The exit status
+        of it all when it is not worth another start."""
+        process, pipe = self.coming[number]
+        try:
+            serves = bool(os.read(pipe, 1))
+        except BlockingIOError:
+            serves = False
+        if not serves and process.is_alive():
+            return 0
+        os.close(pipe)
+        del self.coming[number]
+        before = self.workers.get(number)
+        if serves:
+            self.workers[number], self.failed[number] = process, 0
+            if before is not None:
+                self.old.append(before)
+                self._end([before], signal.SIGUSR1)
+            return 0
+        self._forget(process)
+        if self.stopping or before is not None and before.is_alive():       # it stays where a new one could not serve
+            return 0
+        self.failed[number] = failed = self.failed.get(number, 0) + 1
+        if before is not None and failed < 3:
+            return 0
+        print(f"firewall: worker {number} does not start; giving up", file=sys.stderr)
+        return 1 if before is not None else 2
 
     def _child(self, number: int, ready: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -156,10 +186,10 @@ class Supervisor:
 
     def _stop(self, *_: object) -> None:
         if self.stopping:
-            for process in (*self.workers.values(), *self.old):
+            for process in self._all():
                 process.kill()
         self.stopping = True
-        self._end((*self.workers.values(), *self.old), signal.SIGTERM)
+        self._end(self._all(), signal.SIGTERM)
 
     def _end(self, processes: Iterable[BaseProcess], how: signal.Signals) -> None:
         """Asks each to drain, once: a worker takes a second signal for `now`."""

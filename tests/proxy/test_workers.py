@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,3 +98,81 @@ async def test_a_v6_address_is_v6_only_and_its_url_has_brackets(tmp_path: Path) 
     sock = workers._listener("::", 0)
     assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     sock.close()
+
+
+SUPERVISED = """
+import os, signal, sys, time
+from dataclasses import replace
+from firewall.config import Config
+from firewall.proxy import workers
+
+def serve_one(config, worker, sock, salt, ready):
+    with open(sys.argv[1], "a") as file:
+        print(worker, os.getpid(), file=file)
+    start = [line.split()[0] for line in open(sys.argv[1])].count(str(worker))
+    def serve():
+        os.write(ready, b"1")
+        signal.pause()
+    {act}
+
+workers.serve_one = serve_one
+base = Config()
+server = replace(base.server, listen="127.0.0.1:0", admin="127.0.0.1:0", workers=2)
+sys.exit(workers.Supervisor(replace(base, server=server)).run())
+"""
+
+
+class Supervised:
+    """A supervisor in a process of its own, over workers that do what a line says and write down when they start."""
+
+    def __init__(self, act: str, starts: Path) -> None:
+        self._starts = starts
+        self.process = subprocess.Popen([sys.executable, "-c", SUPERVISED.replace("{act}", act), str(starts)],
+                                        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+    def starts(self, number: int) -> list[int]:
+        """Process ids of the workers of one number."""
+        lines = self._starts.read_text().splitlines() if self._starts.exists() else []
+        return [int(line.split()[1]) for line in lines if line.split()[0] == str(number)]
+
+    def until(self, true: Callable[[], object]) -> None:
+        end = time.monotonic() + 20
+        while not true():
+            assert time.monotonic() < end and self.process.poll() is None
+            time.sleep(0.02)
+
+
+def test_a_worker_that_never_serves_ends_it_all(tmp_path: Path) -> None:
+    """Its socket takes a share of the connections, which nobody would ever answer."""
+    it = Supervised("serve() if worker == 0 else time.sleep(0.3)", tmp_path / "starts")
+    said = it.process.communicate(timeout=20)[1]
+    assert (it.process.returncode, len(it.starts(0)), len(it.starts(1))) == (2, 1, 1)
+    assert "worker 1 does not start" in said
+
+
+def test_three_starts_that_come_to_nothing_end_it_all(tmp_path: Path) -> None:
+    """Each may take minutes: deaths in ten seconds are not counted in vain."""
+    it = Supervised("serve() if worker == 0 or start == 1 else time.sleep(0.1)", tmp_path / "starts")
+    it.until(lambda: it.starts(1))
+    time.sleep(0.5)
+    os.kill(it.starts(1)[0], signal.SIGKILL)
+    said = it.process.communicate(timeout=20)[1]
+    assert (it.process.returncode, len(it.starts(0)), len(it.starts(1))) == (1, 1, 4)
+    assert "worker 1 does not start" in said
+
+
+def test_a_death_while_another_worker_loads_is_seen(tmp_path: Path) -> None:
+    """A rolling restart of workers that take minutes to load, and one that dies at that time."""
+    it = Supervised("serve() if worker == 1 or start != 2 else time.sleep(60)", tmp_path / "starts")
+    it.until(lambda: it.starts(1))
+    time.sleep(0.5)
+    it.process.send_signal(signal.SIGHUP)
+    it.until(lambda: len(it.starts(0)) == 2)
+    os.kill(it.starts(1)[0], signal.SIGKILL)
+    it.until(lambda: len(it.starts(1)) == 2)
+    os.kill(it.starts(0)[1], signal.SIGKILL)        # the new one fails: the old one stays, and the restart goes on
+    it.until(lambda: len(it.starts(1)) == 3)
+    assert len(it.starts(0)) == 2
+    it.process.terminate()
+    it.process.communicate(timeout=20)
+    assert it.process.returncode == 0
