@@ -48,7 +48,7 @@ INERT: Inert = {
        for name in ("category", "threshold", "method")},
     **{f"{place}.{name}": TOKEN for place in ("generationConfig", "generation_config")
        for name in ("responseMimeType", "response_mime_type", "mediaResolution")},
-    "generationConfig.responseModalities[]": words("TEXT"),
+    "generationConfig.responseModalities[]": words("TEXT Text text"),
     "generationConfig.thinkingConfig.thinkingLevel": words("MINIMAL LOW MEDIUM HIGH minimal low medium high"),
     "toolConfig.functionCallingConfig.mode": words("AUTO ANY NONE VALIDATED MODE_UNSPECIFIED"),
     "tool_config.function_calling_config.mode": words("AUTO ANY NONE VALIDATED MODE_UNSPECIFIED"),
@@ -96,7 +96,7 @@ class Gemini:
                 raise malformed(name)
             asked += sizes(config, name + ".", digits=True)
             spoken = config.get("responseModalities") or config.get("response_modalities")
-            if spoken and spoken != ["TEXT"]:
+            if spoken and spoken not in (["TEXT"], ["Text"], ["text"]):
                 raise malformed(name + ".responseModalities")       # only text can be judged before it is shown
         found = Words()
         for name in ("systemInstruction", "system_instruction"):

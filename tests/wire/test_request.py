@@ -51,7 +51,8 @@ KWARGS = "chat_template_kwargs"
         None, {}, {"enable_thinking": False}, {"thinking": True, "thinking_budget": 512, "reasoning_effort": "high"},
         {"enable_thinking": None, "clear_thinking": False, "preserve_thinking": True})],
     ("openai-responses", KWARGS, {"enable_thinking": False}), ("anthropic-messages", KWARGS, {"thinking": False}),
-    ("openai-chat", "return_token_ids", False), ("openai-chat", "fallbacks", []), ("openai-chat", "extra_body", {}),
+    ("gemini", "generationConfig", {"responseModalities": ["Text"]}), ("openai-chat", "return_token_ids", False),
+    ("openai-chat", "fallbacks", []), ("openai-chat", "extra_body", {}),
     ("openai-chat", "chat_template", None), ("openai-completions", "add_special_tokens", None),
     ("anthropic-messages", "container", {"id": None}), ("anthropic-messages", "container", None),
 ])
