@@ -1,8 +1,9 @@
 """One client request and all that follows from it. The only mutable per-request object; it ends in one record.
 
-A record never says more than was done: what was not judged is said (`unjudged`, `opaque`), a monitored violation is
-`flag` with `would`, never `block`, and the default ending is `unfinished`, so that forgetting to set one cannot look
-like success. No content, no key, no header value: the model name is kept only when it looks like one.
+A record never says more than was done: what was not judged is said (`unjudged`: characters of the answer that came and no
+verdict was about; `opaque`), a monitored violation is `flag`, never `block`, and the default ending is `unfinished`, so that
+forgetting to set one cannot look like success. No content, no key, no header value: the model name is kept only when it
+looks like one.
 
 Of what the guard believed, the record keeps numbers: `input_score` and `output_score`, the highest suspicion in [0, 1]
 of any verdict on that side (null: no verdict), `score`, the higher of both, and `asked`, the mark of the last question
@@ -119,6 +120,7 @@ class Exchange:
     def record(self, explain: bool = False) -> dict[str, Any]:
         """The one record: flat, JSON-ready, without content."""
         now = time.perf_counter()
+        judged = max(self.cleared, self.asked) if self.ending == "blocked" else self.cleared    # the verdict that blocked
         out: dict[str, Any] = {
             "event": "exchange", "id": self.id, "time": round(self.wall, 3), "route": self.route, "wire": self.wire,
             "tenant": self.tenant, "model": self.model, "stream": self.stream, "status": self.status,
@@ -132,7 +134,7 @@ class Exchange:
             "policies": self.digest, "guard": self.guard, "path": self.path, "asks": self.asks,
             "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2), "request_chars": self.request_chars,
             "asked": self.asked or None, "came": self.came, "cleared": self.cleared,
-            "unjudged": max(0, self.came - self.cleared), "opaque": self.opaque, "stripped": self.stripped,
+            "unjudged": max(0, self.came - judged), "opaque": self.opaque, "stripped": self.stripped,
             "bytes_in": self.bytes_in, "bytes_out": self.bytes_out,
             "upstream_status": self.upstream_status, "unverified": self.unverified, "release": self.release,
             "first_byte_ms": round((self.first_byte - self.began) * 1e3, 2) if self.first_byte else None,

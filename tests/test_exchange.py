@@ -55,6 +55,16 @@ def test_the_mark_of_the_last_question() -> None:
     assert one.record()["asked"] == 120
 
 
+def test_what_the_blocking_verdict_was_about_is_not_unjudged() -> None:
+    one = exchange()
+    one.came, one.cleared, one.asked, one.ending = 354, 0, 355, "blocked"
+    assert one.record()["unjudged"] == 0
+    one.asked = 300
+    assert one.record()["unjudged"] == 54
+    one.ending = "failed"               # asked, and never answered
+    assert one.record()["unjudged"] == 354
+
+
 def test_scores_stand_in_the_one_line(tmp_path: Path) -> None:
     one = exchange()
     one.heard(Verdict("g", score=0.7300001234))

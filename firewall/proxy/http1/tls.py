@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from ...errors import FirewallError
 
@@ -27,7 +28,9 @@ def server(cert: str, key: str | None = None, *, client_ca: str | None = None) -
         # an encrypted key must fail, not ask on the terminal
         context.load_cert_chain(cert, key, password=lambda: "")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
+        locked = b"ENCRYPTED" in Path(key or cert).read_bytes()
+        reason = "the key is encrypted; write it without a passphrase" if locked else (
+            getattr(error, "reason", None) or "one of them is not in PEM form")
         raise _wrong(f"certificate {cert} and key {key or cert} do not load: {reason}") from None
     if client_ca is not None:
         _authorities(context, client_ca)

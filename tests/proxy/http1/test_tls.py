@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,12 @@ def test_l16_clear_words_about_bad_files(papers: Papers, tmp_path: Path) -> None
         with pytest.raises(FirewallError) as caught:
             make()
         assert caught.value.code == "bad_tls" and ".pem" in caught.value.detail and "\n" not in caught.value.detail
+
+
+def test_a_key_that_does_not_load_says_why(papers: Papers, tmp_path) -> None:
+    locked, garbage = tmp_path / "locked.pem", tmp_path / "garbage.pem"
+    subprocess.run([str(OPENSSL), "pkcs8", "-topk8", "-in", papers.key, "-out", locked, "-passout", "pass:x"], check=True)
+    garbage.write_text("no key\n")
+    for key, why in ((locked, "the key is encrypted"), (garbage, "one of them is not in PEM form")):
+        with pytest.raises(FirewallError, match=why):
+            tls.server(papers.cert, str(key))
