@@ -8,10 +8,14 @@ connection is being opened.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections import deque
 
+from aiohappyeyeballs import start_connection
+
 from ...errors import FirewallError
+from .addresses import Addresses
 from .call import Call, Sink
 from .limits import UpstreamLimits
 from .link import Link, late
@@ -20,6 +24,7 @@ from .origin import Origin
 __all__ = ["Call", "Origin", "Pool", "Sink"]
 
 JOIN = 65536  # requests up to this size leave as one buffer
+STAGGER = 0.25  # seconds after which the next address is tried beside one that is silent (RFC 8305 5)
 BODY_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
@@ -32,6 +37,7 @@ class Pool:
         self.now = 0.0                       # loop time of the last sweep
         self.pending: set[Call] = set()      # calls without a connection yet
         self._host = b"host: " + origin.authority + b"\r\n"
+        self._addresses = Addresses(origin.host, origin.port)
         self._links: set[Link] = set()
         self._idle: list[Link] = []
         self._opening = 0
@@ -153,10 +159,11 @@ class Pool:
         link = Link(self)
         while True:
             try:
+                sock = await start_connection(await self._addresses.get(), happy_eyeballs_delay=STAGGER, loop=self._loop)
                 if origin.ssl is None:
-                    await self._loop.create_connection(lambda: link, origin.host, origin.port)
+                    await self._loop.create_connection(lambda: link, sock=sock)
                 else:
-                    await self._loop.create_connection(lambda: link, origin.host, origin.port, ssl=origin.ssl,
+                    await self._loop.create_connection(lambda: link, sock=sock, ssl=origin.ssl,
                                                        server_hostname=origin.sni or origin.host,
                                                        ssl_handshake_timeout=self.limits.connect_timeout)
                 break
@@ -173,14 +180,15 @@ class Pool:
                 self._fail(call, FirewallError("upstream_tls", "The upstream's identity could not be verified.",
                                                fault="upstream", status=502, detail=f"TLS to {origin.host}: {reason}"))
                 return
-            except (OSError, UnicodeError) as error:
+            except (OSError, UnicodeError, RuntimeError) as error:  # the last: uvloop, of a socket it knows otherwise
                 if call.attempt or call.done:
                     self._fail(call, FirewallError(
                         "upstream_connect", "The upstream cannot be reached.", fault="upstream", status=502,
                         detail=f"connect to {origin.host}:{origin.port}: "
-                               f"{getattr(error, 'strerror', None) or type(error).__name__}"))
+                               f"{_reason(error)}"))
                     return
                 call.attempt += 1
+                call.last = self.now
         if call.done or self._closed:
             link.drop()
             return
@@ -207,6 +215,12 @@ class Pool:
         for call in list(self.pending):
             if self.now - call.last > self.limits.connect_timeout:
                 call.fail(late("connect"))
+
+
+def _reason(error: Exception) -> str:
+    """One line, without the addresses (several may have failed)."""
+    number = getattr(error, "errno", None) or 0
+    return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or type(error).__name__
 
 
 def closing() -> FirewallError:

@@ -68,7 +68,7 @@ class UpstreamLimits:
     """Limits of one `Pool`. Times are enforced by one sweep per pool (a quarter second, or a quarter of the
     shortest time). `idle_timeout` does not run while the caller holds the answer paused."""
 
-    connect_timeout: float = 5.0       # name resolution, TCP and TLS together, per attempt (504)
+    connect_timeout: float = 5.0       # name resolution, TCP (every address) and TLS together, per attempt (504)
     head_timeout: float = 600.0        # request sent -> last byte of the answer's head (504)
     idle_timeout: float = 120.0        # no byte of the body for so long (504)
     total: float = 3600.0              # whole call (504); 0: no limit
