@@ -11,6 +11,7 @@ import asyncio
 import os
 import ssl
 from collections import deque
+from typing import Any
 
 from aiohappyeyeballs import start_connection
 
@@ -38,6 +39,9 @@ class Pool:
         self.pending: set[Call] = set()      # calls without a connection yet
         self._host = b"host: " + origin.authority + b"\r\n"
         self._addresses = Addresses(origin.host, origin.port)
+        self._tls: dict[str, Any] = {} if origin.ssl is None else {
+            "ssl": origin.ssl, "server_hostname": origin.sni or origin.host,
+            "ssl_handshake_timeout": self.limits.connect_timeout}
         self._links: set[Link] = set()
         self._idle: list[Link] = []
         self._opening = 0
@@ -159,13 +163,12 @@ class Pool:
         link = Link(self)
         while True:
             try:
-                sock = await start_connection(await self._addresses.get(), happy_eyeballs_delay=STAGGER, loop=self._loop)
-                if origin.ssl is None:
-                    await self._loop.create_connection(lambda: link, sock=sock)
+                found = await self._addresses.get()
+                if len(found) == 1:  # the loop's own way, at two thirds of the cost
+                    where: dict[str, Any] = {"host": found[0][4][0], "port": origin.port}
                 else:
-                    await self._loop.create_connection(lambda: link, sock=sock, ssl=origin.ssl,
-                                                       server_hostname=origin.sni or origin.host,
-                                                       ssl_handshake_timeout=self.limits.connect_timeout)
+                    where = {"sock": await start_connection(found, happy_eyeballs_delay=STAGGER, loop=self._loop)}
+                await self._loop.create_connection(lambda: link, **where, **self._tls)
                 break
             except asyncio.CancelledError:
                 # uvloop closes a transport that was just connected without telling its protocol
