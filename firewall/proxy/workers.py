@@ -2,8 +2,8 @@
 
 The parent opens one SO_REUSEPORT socket a worker and keeps it: a worker that dies or is replaced leaves its accept queue
 to its successor, so that no connection is refused. SIGHUP is a rolling restart (new worker up and ready, then the old
-one drains, told by SIGUSR1 that it was replaced), SIGTERM or Ctrl-C drains all, each worker told once; a second signal ends
-all now. A parent that is killed takes its workers along.
+one drains, told by SIGUSR1 that it was replaced), SIGTERM or Ctrl-C drains all, each worker told once; a second signal is
+passed on, and each ends now, with a record of what it had in flight. A parent that is killed takes its workers along.
 
 A worker that dies is started again with back-off. But its socket takes connections meanwhile, which nobody answers: five
 deaths in ten seconds end it all, and so do three starts in a row that came to nothing, whatever they took, or one of a
@@ -33,6 +33,7 @@ from firewall.errors import FirewallError, Mistakes
 from firewall.process import die_with_parent, refused
 
 FORK = multiprocessing.get_context("fork")
+GRACE = 3.0             # seconds after a second signal until what still runs is killed
 
 
 def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None, salt: bytes | None = None,
@@ -87,6 +88,7 @@ class Supervisor:
         self.deaths: list[float] = []
         self.told: set[int] = set()             # workers that were asked to end
         self.stopping = self.rolling = False
+        self.hurried = 0.0                      # when a second signal came
 
     def run(self) -> int:
         folder = tempfile.mkdtemp(prefix="firewall-metrics-")
@@ -110,10 +112,7 @@ class Supervisor:
         while True:
             time.sleep(0.1)
             if self.stopping:
-                self._end(self._all(), signal.SIGTERM)      # one may have come up meanwhile
-                for process in self._all():
-                    process.join()
-                return max((0, *(p.exitcode or 0 for p in self.workers.values())))
+                return self._ended()
             for number in list(self.coming):
                 if status := self._came(number):
                     return status
@@ -137,6 +136,16 @@ class Supervisor:
                     self._start(number)
             elif self.rolls and not self.coming:
                 self._start(self.rolls.pop(0))
+
+    def _ended(self) -> int:
+        """Waits for all to end. 1 when one did not drain; who was told before it served just ended."""
+        self._end(self._all(), signal.SIGTERM)      # one may have come up meanwhile
+        while any([process.is_alive() for process in self._all()]):
+            if self.hurried and time.monotonic() - self.hurried > GRACE:
+                for process in self._all():
+                    process.kill()
+            time.sleep(0.05)
+        return int(any(p.exitcode not in (0, -signal.SIGTERM) for p in self._all() if p.pid in self.told))
 
     def _start(self, number: int) -> None:
         """Forks a worker. It counts when it says that it serves."""
@@ -185,9 +194,9 @@ class Supervisor:
         sys.exit(serve_one(self.config, number, self.sockets[number], self.salt, ready))
 
     def _stop(self, *_: object) -> None:
-        if self.stopping:
-            for process in self._all():
-                process.kill()
+        if self.stopping and not self.hurried:
+            self.hurried = time.monotonic()
+            self.told.clear()
         self.stopping = True
         self._end(self._all(), signal.SIGTERM)
 
@@ -196,7 +205,8 @@ class Supervisor:
         for process in processes:
             if process.pid and process.pid not in self.told and process.is_alive():
                 self.told.add(process.pid)
-                os.kill(process.pid, how)
+                with contextlib.suppress(ProcessLookupError):       # reaped by what a signal interrupted
+                    os.kill(process.pid, how)
 
     def _forget(self, process: BaseProcess) -> None:
         """A worker that ended has no gauges any more, and its counts join those of the workers that ended before it: else

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from firewall.proxy.records import verify
-from tests.story.upstream import Upstream, chat, whole
+from tests.story.upstream import END, HEAD, Upstream, chat, chat_events, chunk, whole
 
 
 def free_port() -> int:
@@ -27,8 +27,8 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def running(tmp_path: Path):
-    async with Upstream([[whole(chat("x"))]]) as mu:
+async def running(tmp_path: Path, request: pytest.FixtureRequest):
+    async with Upstream([getattr(request, "param", [whole(chat("x"))])]) as mu:
         port, admin = free_port(), free_port()
         (tmp_path / "p").mkdir()
         (tmp_path / "p" / "a.md").write_text("- a rule\n")
@@ -121,6 +121,27 @@ async def test_sigterm_in_the_middle_of_a_rolling_restart_ends_all(running, paus
     process.send_signal(signal.SIGTERM)
     assert await ended(process) == 0 and "second_signal" not in process.stderr.read()
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+@pytest.mark.parametrize("running", [[HEAD, *map(chunk, chat_events("a", "b")[:2]), 60.0, END]], indirect=True)
+async def test_a_second_signal_ends_all_now_and_what_was_in_flight_is_recorded(running, tmp_path: Path) -> None:
+    process, url, _ = running
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
+    streams = []
+    for _ in range(6):      # on both workers
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                     b"content-length: %d\r\n\r\n" % len(body) + body)
+        await reader.readuntil(b"\r\n\r\n")
+        streams.append(writer)
+    process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert await ended(process) == 1
+    for writer in streams:
+        writer.close()
+    rows = [json.loads(line) for path in tmp_path.glob("records*") for line in path.read_text().splitlines()]
+    assert [row["ending"] for row in rows] == ["unfinished"] * 6
 
 
 async def test_a_terminals_ctrl_c_reaches_everybody_and_drains(running) -> None:
