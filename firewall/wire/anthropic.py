@@ -14,13 +14,13 @@ import orjson
 from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.wire.anthropic_words import ANSWER, BLOCK, Blocks, Seen
-from firewall.wire.leaves import FILE, MEDIA, SECRET, TOKEN, Inert, passes, trie, words
+from firewall.wire.leaves import FILE, LINK, MEDIA, SECRET, TOKEN, Inert, passes, trie, words
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
 
 ROLES = frozenset(("user", "assistant", "system"))
-_SOURCE: Inert = {"data": MEDIA, "media_type": TOKEN, "file_id": FILE}
+_SOURCE: Inert = {"data": MEDIA, "media_type": TOKEN, "file_id": FILE, "url": LINK}
 INERT: Inert = {
     "model": TOKEN,
     "service_tier": words("auto standard_only standard priority batch"),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
+from firewall.wire.leaves import BASE64, LINK, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
 from firewall.wire.openai_words import judgeable
 from firewall.wire.owners import Owners
 from firewall.wire.vocabulary import KEYS
@@ -46,6 +46,8 @@ BLOCK: Inert = {
     "content.type": BLOCK_TYPES,
     "content.file_type": words("text image pdf"),
     "content.retrieved_at": TOKEN,
+    "content.url": LINK,
+    "content.content.": MEDIA,          # a text editor's view of a picture
     "content.content[].type": BLOCK_TYPES,
     "content.content[].file_id": TOKEN,
     "content.content.type": BLOCK_TYPES,
@@ -57,6 +59,8 @@ BLOCK: Inert = {
     "content.tool_references[].type": BLOCK_TYPES,
     "content[].type": BLOCK_TYPES,
     "content[].encrypted_content": BASE64,
+    "content[].url": LINK,
+    "citations[].url": LINK,
     "citations[].type": BLOCK_TYPES,
     "citations[].encrypted_index": BASE64,
     "citations[].file_id": TOKEN,
@@ -87,6 +91,7 @@ DELTA: Inert = {
     "citation.type": BLOCK_TYPES,
     "citation.encrypted_index": BASE64,
     "citation.file_id": TOKEN,
+    "citation.url": LINK,
     "encrypted_content": BASE64,
 }
 OPEN = 64       # blocks that a stream may have open at once; the vendor opens one

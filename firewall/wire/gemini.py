@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from firewall.errors import FirewallError
-from firewall.wire.leaves import BASE64, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, unplaced, words
+from firewall.wire.leaves import BASE64, LINK, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, trie, unplaced, words
 from firewall.wire.openai_words import judgeable
 from firewall.wire.owners import Owners
 from firewall.wire.reader import reader
@@ -31,7 +31,7 @@ ROLES = {"user": "user", "model": "assistant", "function": "tool", "tool": "tool
 _PART: Inert = {
     "thoughtSignature": BASE64, "thought_signature": BASE64,
     "inlineData.data": MEDIA, "inlineData.mimeType": TOKEN, "inline_data.data": MEDIA, "inline_data.mime_type": TOKEN,
-    "fileData.mimeType": TOKEN, "file_data.mime_type": TOKEN,
+    "fileData.mimeType": TOKEN, "file_data.mime_type": TOKEN, "fileData.fileUri": LINK, "file_data.file_uri": LINK,
     "functionResponse.parts[].inlineData.data": MEDIA, "functionResponse.parts[].inlineData.mimeType": TOKEN,
     "function_response.parts[].inline_data.data": MEDIA, "function_response.parts[].inline_data.mime_type": TOKEN,
     "functionCall.id": TOKEN, "function_call.id": TOKEN, "functionResponse.id": TOKEN, "function_response.id": TOKEN,
@@ -61,6 +61,10 @@ ANSWER: Inert = {
     "candidates[].finishReason": _FINISH,
     "candidates[].content.role": words("model"),
     **{f"candidates[].content.parts[].{path}": shape for path, shape in _PART.items()},
+    **{f"candidates[].groundingMetadata.groundingChunks[].{kind}.uri": LINK for kind in ("web", "retrievedContext", "maps")},
+    "candidates[].groundingMetadata.searchEntryPoint.renderedContent": LINK,        # HTML of such links
+    "candidates[].urlContextMetadata.urlMetadata[].retrievedUrl": LINK,
+    "candidates[].citationMetadata.citationSources[].uri": LINK, "candidates[].citationMetadata.citations[].uri": LINK,
     "candidates[].safetyRatings[].category": TOKEN,
     "candidates[].safetyRatings[].probability": TOKEN,
     "candidates[].safetyRatings[].severity": TOKEN,

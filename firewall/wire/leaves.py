@@ -9,12 +9,12 @@ text: judged as the characters they are.
 Iterative: depth costs no stack. Paths name places with dots, `messages.0.content`; a key that is a word is named by its
 digest, `metadata.~9f2c51d0a7be...`, so that a path never repeats input and a field has one name in every event of a stream,
 wherever it stands. `path#key` is the key itself, `path#ints` a list of
-integers read as text, `path#decoded` what escapes or base64 inside the leaf stand for.
+integers read as text, `path#decoded` what escapes or base64 inside the leaf stand for, `path#shown` a link without its
+opaque tokens.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -22,17 +22,19 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
+from firewall.wire.sealed import HIDDEN, media, sealed, shown, unpacked
 from firewall.wire.vocabulary import KEYS
 
-Shape = frozenset[str] | Literal["token", "base64", "pad", "media", "data", "file", "numbers", "secret", "spoken"]
+Shape = frozenset[str] | Literal["token", "base64", "pad", "media", "data", "link", "file", "numbers", "secret", "spoken"]
 Inert = Mapping[str, Shape]
 Tree = dict[str, Any]       # a trie over path steps; leaves are shapes
 
 TOKEN: Final = "token"      # an id, a model, a time: at most 128 of the characters below
-BASE64: Final = "base64"    # signatures and encrypted state: opaque, and counted as such
+BASE64: Final = "base64"    # signatures and encrypted state, no text (`sealed.py`): opaque, and counted as such
 PAD: Final = "pad"          # random padding: at most 512 letters and digits
 MEDIA: Final = "media"      # a base64 picture, sound or document: opaque, and counted as such
-DATA: Final = "data"        # the same as a data: URL; http URLs are words
+DATA: Final = "data"        # the same as a data: URL; any other is a link
+LINK: Final = "link"        # words, but for a signed URL's tokens: opaque, and counted as such
 FILE: Final = "file"        # the id of something stored at the vendor: opaque, and counted as such
 SECRET: Final = "secret"    # a credential for the vendor's own use: no model and no guard may see it
 SPOKEN: Final = "spoken"    # arguments of a call: numbers are words too
@@ -46,15 +48,11 @@ thinking redacted_thinking video_url audio_url document_url ephemeral auto any t
 NUMBER INTEGER BOOLEAN ARRAY
 OBJECT NULL""".split())
 
-OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA, FILE))
+OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA, LINK, FILE))
 
 ARGUMENTS: frozenset[str] = frozenset(("input", "args", "arguments"))
 
-_ALNUM = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-_TOKEN = _ALNUM + b"._:/@+=~-"
-_BASE64 = _ALNUM + b"+/=_-"
-_CONTROL = bytes(code for code in (*range(32), 127) if code not in b"\b\t\n\v\f\r\x1b")
-PICTURES = ("image/", "audio/", "video/", "font/", "application/pdf")    # what a vendor reads as nothing else
+_TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@+=~-"
 
 
 class Leaf(NamedTuple):
@@ -72,7 +70,8 @@ def words(*names: str) -> frozenset[str]:
 
 
 def trie(inert: Inert) -> Tree:
-    """Inert paths as a tree of steps; `[]` is any position of a list."""
+    """Inert paths as a tree of steps; `[]` is any position of a list. A path that ends in a dot is a string where others
+    have an object: `image_url.` beside `image_url.url`."""
     root: Tree = {}
     for path, shape in inert.items():
         steps = path.replace("[]", ".[]").split(".")
@@ -92,12 +91,12 @@ def passes(shape: Any, text: str, holder: Any = None) -> bool:
     if shape == PAD:
         return len(text) <= 512 and (not text or (text.isascii() and text.isalnum()))
     if shape == BASE64:
-        return text.isascii() and not text.encode().translate(None, _BASE64)
+        return sealed(text)
     if shape == SECRET:
         return len(text) <= 4096 and text.isascii() and text.isprintable() and " " not in text.strip()
     if shape == MEDIA or (shape == DATA and text.startswith("data:")):
-        return _media(text, holder)
-    return False
+        return media(text, holder)
+    return (shape == LINK or shape == DATA) and shown(text) == HIDDEN
 
 
 def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key: Any = None,
@@ -118,14 +117,23 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
         if kind is str:
             if not value:
                 continue
-            if node is not None and type(node) is not dict and passes(node, value, holder):
+            if type(node) is dict:
+                node = node.get("")
+            if node is not None and passes(node, value, holder):
                 if type(node) is str and node in OPAQUE and opaque is not None:
                     opaque.append(path)
                 continue
             if key == "type" and value in TYPES:
                 continue
+            if (node == LINK or node == DATA) and not value.startswith("data:") and (text := shown(value)) != value:
+                out.append(Leaf(path + "#shown", text))
+                if opaque is not None:
+                    opaque.append(path)
+                continue
             out.append(Leaf(path, value, holder, key))
-            if (node == MEDIA or node == DATA) and (text := _unpacked(value, holder)):
+            if (node == MEDIA or node == DATA) and (text := unpacked(value, holder)):
+                out.append(Leaf(path + "#decoded", text))
+            elif node == BASE64 and (text := unpacked(value, None)):
                 out.append(Leaf(path + "#decoded", text))
         elif kind is dict:
             under: Tree = node if type(node) is dict else {}
@@ -248,63 +256,6 @@ def _unescaped(text: str) -> str:
             at = slash + 2
     out.append(text[at:])
     return "".join(out).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _media(text: str, holder: Any) -> bool:
-    """Whether a leaf is base64 of what is not text: of a kind that never is, by what its neighbours say, or by itself.
-    Who says nothing, something else or `application/octet-stream` is not believed: what reads as text is words."""
-    kinds = _kinds(text, holder)
-    data = text.partition(",")[2] if text.startswith("data:") else text
-    if kinds is None or not data.isascii() or data.encode().translate(None, _BASE64 + b"\r\n"):
-        return False
-    if kinds and all(kind.startswith(PICTURES) and "svg" not in kind for kind in kinds):
-        return True
-    return _bytes(data) is not None and not _unpacked(text, holder)
-
-
-def _kinds(text: str, holder: Any) -> list[str] | None:
-    """The MIME types that are given for a leaf, without parameters (none is `text/plain`, RFC 2397); None where it is no
-    base64."""
-    kinds: list[str] = []
-    if isinstance(holder, dict):
-        if holder.get("type") in ("text", "content"):
-            return None
-        kinds = [str(holder[name]) for name in ("media_type", "mimeType", "mime_type") if name in holder]
-    if text.startswith("data:"):
-        head, comma, _ = text.partition(",")
-        if not comma or not head.endswith(";base64"):
-            return None
-        kinds.append(head[5:-7])
-    return [kind.partition(";")[0].strip().lower() or "text/plain" for kind in kinds]
-
-
-def _bytes(data: str) -> bytes | None:
-    """Base64 of either alphabet, with or without padding."""
-    plain = data.replace("\r", "").replace("\n", "").rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except ValueError:
-        return None
-
-
-def _unpacked(text: str, holder: Any) -> str:
-    """Base64 of text, as text; empty where it is none.
-
-    Text is what has few control characters, whatever its encoding (bytes that are no UTF-8 become U+FFFD; UTF-16 loses
-    its zeros, or is read by its mark); of a kind that is no text by name, it must also be UTF-8 in the main.
-    """
-    kinds = _kinds(text, holder)
-    if kinds is None or not (data := _bytes(text.rpartition(",")[2])):
-        return ""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
-    data = data.translate(None, b"\0")
-    named = any(kind.startswith("text/") for kind in kinds)
-    if not named and len(data.translate(None, _CONTROL)) < 0.95 * len(data):
-        return ""
-    out = data.decode("utf-8", "replace")
-    known = named or any(kind != "application/octet-stream" for kind in kinds)
-    return out if known or out.count("\ufffd") < 0.2 * len(out) else ""
 
 
 def resolve(document: Any, path: str, stamps: dict[int, dict[str, str]]) -> tuple[Any, Any]:

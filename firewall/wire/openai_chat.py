@@ -14,7 +14,7 @@ import orjson
 from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, passes, trie, unplaced, words
-from firewall.wire.openai_words import ANSWER, Choices
+from firewall.wire.openai_words import ANSWER, STATE, Choices
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
@@ -26,6 +26,7 @@ INERT: Inert = {
     "messages[].role": ROLES,
     "messages[].tool_call_id": TOKEN,
     "messages[].tool_calls[].id": TOKEN,
+    **{f"messages[].{path}": shape for path, shape in STATE.items()},
     "messages[].content[].image_url.url": DATA,
     "messages[].content[].image_url.detail": words("auto low high"),
     "messages[].content[].input_audio.data": MEDIA,

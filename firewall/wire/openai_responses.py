@@ -12,19 +12,20 @@ import orjson
 
 from firewall.case import Message
 from firewall.errors import FirewallError
-from firewall.wire.leaves import BASE64, DATA, FILE, MEDIA, SECRET, TOKEN, Inert, passes, trie, unplaced, words
+from firewall.wire.leaves import DATA, FILE, LINK, MEDIA, SECRET, TOKEN, Inert, passes, trie, unplaced, words
 from firewall.wire.openai_chat import BLOCKED, WITHHELD, envelope, kind
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
-from firewall.wire.responses_words import ANSWER, ITEM_TYPES, STATUS, Output, Seen
+from firewall.wire.responses_shapes import ANSWER, ITEM, ITEM_TYPES
+from firewall.wire.responses_words import Output, Seen
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
 ROLES = frozenset(("system", "developer", "user", "assistant"))
 PARTS = ITEM_TYPES | words("input_text input_image input_file input_audio item_reference computer_screenshot")
 _PART: Inert = {
-    "type": PARTS, "image_url": DATA, "file_data": DATA, "file_id": FILE, "detail": words("auto low high original"),
-    "input_audio.data": MEDIA, "input_audio.format": words("wav mp3"),
-    "annotations[].type": PARTS, "annotations[].file_id": TOKEN,
+    "type": PARTS, "image_url": DATA, "file_data": DATA, "file_url": LINK, "file_id": FILE,
+    "detail": words("auto low high original"), "input_audio.data": MEDIA, "input_audio.format": words("wav mp3"),
+    "annotations[].type": PARTS, "annotations[].file_id": TOKEN, "annotations[].url": LINK,
 }
 INERT: Inert = {
     "model": TOKEN,
@@ -37,10 +38,8 @@ INERT: Inert = {
     "prompt_cache_key": TOKEN,
     "prompt_cache_retention": words("in_memory in-memory 24h"),
     "include[]": TOKEN,
-    "input[].type": PARTS, "input[].id": TOKEN, "input[].status": STATUS, "input[].role": ROLES,
-    "input[].call_id": TOKEN, "input[].encrypted_content": BASE64, "input[].phase": words("commentary final_answer"),
-    "input[].result": MEDIA,
-    "input[].summary[].type": PARTS,
+    **{f"input[].{path}": shape for path, shape in ITEM.items()},
+    "input[].type": PARTS, "input[].role": ROLES,
     **{f"input[].{place}.{path}": shape for place in ("content[]", "output[]", "output") for path, shape in _PART.items()},
     "tools[].type": PARTS | words("""web_search web_search_preview web_search_2025_08_26 file_search mcp shell
         code_interpreter image_generation computer_use_preview computer local_shell apply_patch tool_search x_search

@@ -21,7 +21,23 @@ from typing import Any
 
 import orjson
 
-from firewall.wire.leaves import PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, spelt, tokenish, trie, words
+from firewall.wire.leaves import (
+    BASE64,
+    DATA,
+    LINK,
+    OPAQUE,
+    PAD,
+    TOKEN,
+    Inert,
+    Leaf,
+    decoded,
+    leaves,
+    passes,
+    spelt,
+    tokenish,
+    trie,
+    words,
+)
 from firewall.wire.owners import Owners
 from firewall.wire.repeats import Repeats
 from firewall.wire.vocabulary import KEYS
@@ -31,6 +47,19 @@ SEVERITY = words("safe low medium high")
 _FILTERS: Inert = {f"{place}.{name}.severity": SEVERITY
                    for place in ("prompt_filter_results[].content_filter_results", "choices[].content_filter_results")
                    for name in ("hate", "self_harm", "sexual", "violence", "profanity")}
+# What an assistant's message holds beside its words, and the next request repeats.
+STATE: Inert = {
+    "content[].image_url.url": DATA, "images[].image_url.url": DATA,        # OpenRouter
+    "reasoning_details[].type": words("reasoning.text reasoning.summary reasoning.encrypted"),
+    "reasoning_details[].format": words("""unknown openai-responses-v1 azure-openai-responses-v1 xai-responses-v1
+        anthropic-claude-v1 google-gemini-v1"""),
+    **{f"{place}[].{name}": BASE64 for place in ("reasoning_details", "thinking_blocks") for name in ("data", "signature")},
+    "reasoning_details[].id": TOKEN,
+    **{f"{place}{path}": BASE64 for place in ("", "tool_calls[].") for path in (        # Gemini's OpenAI endpoint, LiteLLM
+        "extra_content.google.thought_signature", "provider_specific_fields.thought_signature",
+        "provider_specific_fields.thought_signatures[]")},
+    "annotations[].url_citation.url": LINK,
+}
 ANSWER: Inert = {
     "id": TOKEN,
     "object": words("chat.completion chat.completion.chunk chat.completion.done text_completion"),
@@ -46,6 +75,8 @@ ANSWER: Inert = {
     "choices[].delta.tool_calls[].id": TOKEN,
     "choices[].message.role": words("assistant tool"),
     "choices[].message.tool_calls[].id": TOKEN,
+    **{f"choices[].{said}.{path}": shape for said in ("delta", "message") for path, shape in STATE.items()},
+    "citations[]": LINK, "search_results[].url": LINK, "images[].image_url": LINK, "images[].origin_url": LINK,
     **_FILTERS,
 }
 PLACE = trie(ANSWER)
@@ -178,9 +209,9 @@ class Choices:
         """Any other field, its key included where it is no protocol word."""
         if type(value) is str:
             node = place.get(key)
-            shaped = node is not None and type(node) is not dict and passes(node, value, holder)
+            shaped = type(node) is not dict and node is not None and node not in OPAQUE and passes(node, value, holder)
             if shaped or (not value and key in KEYS):
-                return []       # the common case, without a walk; opaque shapes do not stand in answers
+                return []       # the common case, without a walk
         found = generic({key: value}, place, path, None, None, self.opaque)
         if type(value) is str:      # the walk saw a copy of the container
             found = [leaf if "#" in leaf.path else leaf._replace(holder=holder, key=key) for leaf in found]
@@ -237,7 +268,8 @@ class Choices:
                 channel = self._channel(base + "/reasoning", "content")
                 out += [Leaf(channel, t["text"], t, "text") for t in part["thinking"] if t["text"]]
             else:
-                out += generic(part, None, f"{base.replace('/', '.')}.content.{i}", parts, i, self.opaque)
+                place = _SAID["content"]["[]"]
+                out += generic(part, place, f"{base.replace('/', '.')}.content.{i}", parts, i, self.opaque)
 
     def _call(self, call: Any, index: int, base: str, out: list[Leaf]) -> None:
         if type(call) is not dict:

@@ -18,87 +18,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from firewall.wire.leaves import BASE64, MEDIA, PAD, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
+from firewall.wire.leaves import TOKEN, Leaf, decoded, leaves, passes, stamp
 from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.owners import Owners
 from firewall.wire.repeats import Repeats
+from firewall.wire.responses_shapes import EVENTS, PLACE, SHELL, WHOLE
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
-STATUS = words("in_progress completed incomplete failed cancelled queued searching calling interpreting generating")
-ITEM_TYPES = words("""message reasoning function_call function_call_output custom_tool_call custom_tool_call_output
-    mcp_call mcp_list_tools mcp_approval_request mcp_approval_response web_search_call file_search_call
-    code_interpreter_call code_interpreter_call_output image_generation_call computer_call computer_call_output
-    local_shell_call local_shell_call_output shell_call shell_call_output apply_patch_call apply_patch_call_output
-    tool_search_call tool_search_output compaction program program_output output_text refusal summary_text
-    reasoning_text url_citation file_citation container_file_citation file_path search open_page find_in_page find logs
-    image exit timeout container_reference auto delete_file create_file update_file function custom direct x_search_call
-    text""")
-_PART: Inert = {
-    "type": ITEM_TYPES,
-    "annotations[].type": ITEM_TYPES,
-    "annotations[].file_id": TOKEN,
-    "annotations[].container_id": TOKEN,
-}
-_ITEM: Inert = {
-    "id": TOKEN, "type": ITEM_TYPES, "status": STATUS, "role": words("assistant"), "call_id": TOKEN,
-    "phase": words("commentary final_answer"),
-    "container_id": TOKEN, "encrypted_content": BASE64, "result": MEDIA, "execution": words("client server"),
-    "output_format": words("png webp jpeg"), "quality": words("auto low medium high"), "size": TOKEN,
-    "background": words("auto opaque transparent"), "approval_request_id": TOKEN,
-    "caller.type": ITEM_TYPES, "caller.caller_id": TOKEN,
-    "action.type": ITEM_TYPES | words("click scroll keypress type wait screenshot move drag double_click exec"),
-    "operation.type": ITEM_TYPES, "environment.type": ITEM_TYPES | words("local container_auto"),
-    "environment.container_id": TOKEN,
-    "outputs[].type": ITEM_TYPES, "output[].outcome.type": ITEM_TYPES, "summary[].type": ITEM_TYPES,
-    **{f"content[].{path}": shape for path, shape in _PART.items()},
-}
-_RESPONSE: Inert = {
-    "id": TOKEN, "object": words("response"), "status": STATUS, "model": TOKEN, "service_tier": TOKEN,
-    "truncation": words("auto disabled"), "tool_choice": words("auto none required"),
-    "text.format.type": words("text json_object json_schema"), "text.verbosity": words("low medium high"),
-    "reasoning.effort": TOKEN, "reasoning.summary": words("auto concise detailed"), "reasoning.mode": TOKEN,
-    "reasoning.context": TOKEN, "prompt_cache_retention": words("24h in_memory in-memory"),
-    "incomplete_details.reason": words("max_output_tokens content_filter"),
-    "error.code": TOKEN,
-    **{f"output[].{path}": shape for path, shape in _ITEM.items()},
-    **{f"content_filters[].{path}": shape for path, shape in {
-        "source_type": words("prompt completion"),
-        **{f"content_filter_results.{name}.severity": words("safe low medium high")
-           for name in ("hate", "self_harm", "sexual", "violence")}}.items()},
-}
-_DONE = words("""response.created response.queued response.in_progress response.completed response.incomplete
-    response.failed response.output_item.added response.output_item.done response.content_part.added
-    response.content_part.done response.output_text.delta response.output_text.done
-    response.output_text.annotation.added response.refusal.delta response.refusal.done
-    response.function_call_arguments.delta response.function_call_arguments.done response.custom_tool_call_input.delta
-    response.custom_tool_call_input.done response.mcp_call_arguments.delta response.mcp_call_arguments.done
-    response.mcp_call.in_progress response.mcp_call.completed response.mcp_call.failed
-    response.mcp_list_tools.in_progress response.mcp_list_tools.completed response.mcp_list_tools.failed
-    response.code_interpreter_call_code.delta response.code_interpreter_call_code.done
-    response.code_interpreter_call.in_progress response.code_interpreter_call.interpreting
-    response.code_interpreter_call.completed response.reasoning_text.delta response.reasoning_text.done
-    response.reasoning_summary_text.delta response.reasoning_summary_text.done response.reasoning_summary_part.added
-    response.reasoning_summary_part.done response.web_search_call.in_progress response.web_search_call.searching
-    response.web_search_call.completed response.file_search_call.in_progress response.file_search_call.searching
-    response.file_search_call.completed response.image_generation_call.in_progress
-    response.image_generation_call.generating response.image_generation_call.partial_image
-    response.image_generation_call.completed response.shell_call_command.added response.shell_call_command.delta
-    response.shell_call_command.done response.shell_call_output_content.delta response.shell_call_output_content.done
-    response.audio.delta response.audio.done response.audio.transcript.delta response.audio.transcript.done
-    error keepalive""")
-ANSWER: Inert = {
-    "type": _DONE, "item_id": TOKEN, "obfuscation": PAD, "delta.type": ITEM_TYPES, "call_id": TOKEN,
-    "partial_image_b64": MEDIA, "output_format": words("png webp jpeg"), "quality": words("auto low medium high"),
-    "size": TOKEN, "background": words("auto opaque transparent"),
-    **{f"part.{path}": shape for path, shape in _PART.items()},
-    **{f"annotation.{path[14:]}": shape for path, shape in _PART.items() if path.startswith("annotations[].")},
-    **{f"item.{path}": shape for path, shape in _ITEM.items()},
-    **{f"response.{path}": shape for path, shape in _RESPONSE.items()},
-}
-PLACE = trie({**ANSWER, **{path: shape for path, shape in _RESPONSE.items() if path not in ANSWER}})
-_WHOLE = trie(_RESPONSE)
-_SHELL = PLACE["item"]["output"]["[]"]
 SCALARS = frozenset((int, float, bool, type(None)))
 # What a vendor's server runs itself and shows in `status` only; all other calls leave whole.
 SERVED = frozenset(("web_search_call", "file_search_call", "image_generation_call", "x_search_call"))
@@ -137,7 +64,7 @@ class Output:
     """The words of one answer, and its state (the reading half of a `Speech`)."""
 
     done: bytes | None = b"[DONE]"
-    names: frozenset[bytes] = frozenset(name.encode() for name in _DONE)
+    names: frozenset[bytes] = frozenset(name.encode() for name in EVENTS)
 
     def __init__(self, asked: Asked, copies: bool = False) -> None:
         self.asked, self.copies = asked, copies
@@ -210,16 +137,16 @@ class Output:
             self._response(document["response"], out)
             known = ("response",)
         elif self._event == "response.shell_call_output_content.delta" and type(document.get("delta")) is dict:
-            self._walk(document["delta"], _SHELL, self._channel(document, "item.{o}.output.{k}"), out, delta=True)
+            self._walk(document["delta"], SHELL, self._channel(document, "item.{o}.output.{k}"), out, delta=True)
             known = ("delta",)
         elif self._event == "response.shell_call_output_content.done" and type(document.get("output")) is list:
             for number, part in enumerate(document["output"], _index(document, "command_index")):
-                self._walk(part, _SHELL, self._channel(document, "item.{o}.output.") + str(number), out)
+                self._walk(part, SHELL, self._channel(document, "item.{o}.output.") + str(number), out)
             known = ("output",)
         for key, value in document.items():
             if key in known or (type(value) in SCALARS and key in KEYS):
                 continue
-            if key != "type" or self._event not in _DONE:
+            if key != "type" or self._event not in EVENTS:
                 place = self._channel(document, "event.{o}.{c}") if "output_index" in document else ""
                 self._walk({key: value}, PLACE, place, out, document, delta=key != "type")
         self._mark(document, out)
@@ -266,10 +193,10 @@ class Output:
                 for index, item in enumerate(value):
                     self._item(item, index, "output", out)
             elif key == "error":
-                self._walk({key: value}, _WHOLE, "response", out, response)
+                self._walk({key: value}, WHOLE, "response", out, response)
             else:
                 found: list[Leaf] = []
-                self._walk({key: value}, _WHOLE, "response", found, response)
+                self._walk({key: value}, WHOLE, "response", found, response)
                 out += [leaf for leaf in found if self.copies or leaf.text not in self._request()]
 
     def _request(self) -> frozenset[str]:
@@ -336,7 +263,7 @@ class Output:
             if holder is not None and leaf.holder is value and "#" not in leaf.path:
                 leaf = leaf._replace(holder=holder)
             if delta:
-                field = self._event if self._event in _DONE else stamp(self._event)
+                field = self._event if self._event in EVENTS else stamp(self._event)
                 leaf = leaf._replace(path=self._owned(leaf.path, field))
             self._say(leaf, delta, out)
 
@@ -354,7 +281,7 @@ class Output:
             said[:] = ["".join(said)]
         name = f"{channel}/copy"
         if self.copies:
-            name = f"{channel}/{self._event}" if self._event in _DONE else name
+            name = f"{channel}/{self._event}" if self._event in EVENTS else name
         elif said[0] == leaf.text or leaf.text in (copied := self._copied.setdefault(channel, set())):
             return
         else:
