@@ -93,7 +93,7 @@ class Records:
                 away = True
         self._away = self._away + 1 if away else 0
         if self._away % 60 == AWAY and self.reopen():
-            structlog.get_logger().warning("records_moved", action="a new file is begun, though no signal came")
+            structlog.get_logger().warning("records_moved", action="a new file is begun without a signal")
 
     def check(self) -> None:
         """Raises `FirewallError` audit_unavailable while records cannot be written. What is owed comes first, and

@@ -5,9 +5,11 @@ to its successor, so that no connection is refused. SIGHUP is a rolling restart 
 one drains, told by SIGUSR1 that it was replaced), SIGTERM or Ctrl-C drains all, each worker told once; a second signal is
 passed on, and each ends now, with a record of what it had in flight. A parent that is killed takes its workers along.
 
-A worker that dies is started again with back-off. But its socket takes connections meanwhile, which nobody answers: five
-deaths in ten seconds end it all, and so do three starts in a row that came to nothing, whatever they took, or one of a
-worker that never served. The parent waits for nobody: while a worker loads, another that dies is started again.
+A worker that dies is started again, and begins with the last good policies where an edit is broken (`source`). Its socket
+takes connections meanwhile, which nobody answers: after a start that came to nothing it is closed, so that the others get
+them all, and more starts follow with back-off. Nobody who serves is ended because another cannot: only where nobody serves,
+five deaths in ten seconds, or three starts that came to nothing, whatever they took, end it all; so does a worker that does
+not come up at the first start. The parent waits for nobody: while a worker loads, another that dies is started again.
 """
 
 from __future__ import annotations
@@ -28,20 +30,23 @@ from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import structlog
+
 from firewall.config import Config, address
 from firewall.errors import FirewallError, Mistakes
 from firewall.process import die_with_parent, refused
+from firewall.proxy.records import configure_logging
 
 FORK = multiprocessing.get_context("fork")
+RETRY = 30.0            # most seconds between two starts of a worker that does not come up
 GRACE = 3.0             # seconds after a second signal until what still runs is killed
 
 
 def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None, salt: bytes | None = None,
-              ready: int = -1) -> int:
+              ready: int = -1, kept: Path | None = None) -> int:
     """Runs one worker in this process. Exit status 2 and every mistake on standard error when it cannot serve."""
     import uvloop
 
-    from firewall.proxy.records import configure_logging
     from firewall.proxy.serve import run
     configure_logging()
 
@@ -54,7 +59,7 @@ def serve_one(config: Config, worker: int = 0, sock: socket.socket | None = None
             os.write(ready, b"1")
 
     try:
-        return uvloop.run(run(config, worker=worker, sock=sock, salt=salt, started=started))
+        return uvloop.run(run(config, worker=worker, sock=sock, salt=salt, kept=kept, started=started))
     except Mistakes as e:
         print("firewall: cannot serve:", *e.lines, sep="\n  ", file=sys.stderr)
     except FirewallError as e:
@@ -80,18 +85,22 @@ class Supervisor:
                     port = self.sockets[0].getsockname()[1]
             except OSError as e:
                 raise Mistakes([f"server.{name}: cannot listen on {place}: {e.strerror}"]) from None
+        self.place = host, port
         self.workers: dict[int, BaseProcess] = {}               # the last of each number that served
         self.coming: dict[int, tuple[BaseProcess, int]] = {}    # started and not yet serving, and the pipe where it says so
         self.old: list[BaseProcess] = []                        # replaced, draining
         self.rolls: list[int] = []                              # numbers that a rolling restart has not come to
         self.failed: dict[int, int] = {}                        # starts in a row that came to nothing
+        self.again: dict[int, float] = {}                       # without a worker: when the next start is due
         self.deaths: list[float] = []
         self.told: set[int] = set()             # workers that were asked to end
         self.stopping = self.rolling = False
         self.hurried = 0.0                      # when a second signal came
 
     def run(self) -> int:
+        configure_logging()
         folder = tempfile.mkdtemp(prefix="firewall-metrics-")
+        self.kept = Path(folder, "policies")
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
@@ -116,16 +125,17 @@ class Supervisor:
             for number in list(self.coming):
                 if status := self._came(number):
                     return status
-            for number, process in list(self.workers.items()):
-                if not process.is_alive() and number not in self.coming and not self.stopping:
+            now = time.monotonic()
+            for number, process in self.workers.items():
+                if not process.is_alive() and number not in self.again:
                     self._forget(process)
-                    now = time.monotonic()
                     self.deaths = [t for t in self.deaths if now - t < 10] + [now]
-                    if len(self.deaths) >= 5:
+                    self.again[number] = now + 0.2 * len(self.deaths)
+                    if len(self.deaths) >= 5 and not self._serving():
                         print("firewall: workers keep dying; giving up", file=sys.stderr)
                         return 1
-                    time.sleep(0.2 * len(self.deaths))
-                    self._start(number)
+            for number in [n for n, due in self.again.items() if now >= due and n not in self.coming]:
+                self._start(number)
             for process in [p for p in self.old if not p.is_alive()]:
                 self._forget(process)
                 self.old.remove(process)
@@ -136,6 +146,9 @@ class Supervisor:
                     self._start(number)
             elif self.rolls and not self.coming:
                 self._start(self.rolls.pop(0))
+
+    def _serving(self) -> bool:
+        return any([process.is_alive() for process in self.workers.values()])
 
     def _ended(self) -> int:
         """Waits for all to end. 1 when one did not drain; who was told before it served just ended."""
@@ -149,6 +162,12 @@ class Supervisor:
 
     def _start(self, number: int) -> None:
         """Forks a worker. It counts when it says that it serves."""
+        if self.sockets[number].fileno() < 0:
+            try:
+                self.sockets[number] = _listener(*self.place, ready=False)
+            except OSError:
+                self.again[number] = time.monotonic() + RETRY
+                return
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         process = FORK.Process(target=self._child, args=(number, writing), name=f"firewall-{number}")
@@ -171,15 +190,27 @@ class Supervisor:
         before = self.workers.get(number)
         if serves:
             self.workers[number], self.failed[number] = process, 0
+            self.again.pop(number, None)
             if before is not None:
                 self.old.append(before)
                 self._end([before], signal.SIGUSR1)
             return 0
         self._forget(process)
-        if self.stopping or before is not None and before.is_alive():       # it stays where a new one could not serve
+        if self.stopping:
+            return 0
+        log = structlog.get_logger()
+        if before is not None and before.is_alive():        # it stays where a new one could not serve, and does what it can
+            log.error("roll_failed", worker=number)
+            os.kill(before.pid or 0, signal.SIGHUP)
             return 0
         self.failed[number] = failed = self.failed.get(number, 0) + 1
-        if before is not None and failed < 3:
+        if before is not None and (failed < 3 or self._serving() or any([self.failed.get(n, 0) < 3 for n in self.coming])):
+            self.again[number] = time.monotonic() + min(2.0 ** failed, RETRY)
+            if self._serving():
+                log.error("worker_down", worker=number, starts=failed)
+                with contextlib.suppress(OSError):
+                    self.sockets[number].shutdown(socket.SHUT_RD)       # closing is not enough: other workers hold it too
+                self.sockets[number].close()
             return 0
         print(f"firewall: worker {number} does not start; giving up", file=sys.stderr)
         return 1 if before is not None else 2
@@ -191,7 +222,7 @@ class Supervisor:
         die_with_parent()
         if os.getppid() != self.pid:                        # it went before we asked
             sys.exit(1)
-        sys.exit(serve_one(self.config, number, self.sockets[number], self.salt, ready))
+        sys.exit(serve_one(self.config, number, self.sockets[number], self.salt, ready, self.kept))
 
     def _stop(self, *_: object) -> None:
         if self.stopping and not self.hurried:
@@ -248,7 +279,8 @@ def _bury(folder: Path, pid: int) -> None:
             own.unlink()
 
 
-def _listener(host: str, port: int, shared: bool = True) -> socket.socket:
+def _listener(host: str, port: int, shared: bool = True, ready: bool = True) -> socket.socket:
+    """`ready`: connections may come, else only when who serves on it listens."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -258,7 +290,8 @@ def _listener(host: str, port: int, shared: bool = True) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((host, port))
-        sock.listen(4096)
+        if ready:
+            sock.listen(4096)
     except OSError:
         sock.close()
         raise
