@@ -30,15 +30,15 @@ CODE = ("def total(rows: list[Row]) -> float:\n    \"\"\"Sum of all amounts.\"\"
         "        if row.is_active and row.amount_in_cents > 0:\n            result += row.amount_in_cents / 100\n"
         "    return round(result, 2)\n\n")
 HAN = "防火墙是一种网络安全系统，用于监控和控制传入和传出的网络流量。"
-FRENCH = ("Le comité s’est réuni à nouveau pour décider comment le port serait reconstruit. Plusieurs habitants ont demandé si "
-          "l’origine des documents avait été vérifiée, et le président a répondu qu’il faudrait encore une quinzaine. ")
+FRENCH = ("Le comité s’est réuni à nouveau pour décider comment le port serait reconstruit. Plusieurs habitants ont demandé "
+          "si l’origine des documents avait été vérifiée, et le président a répondu qu’il faudrait encore une quinzaine. ")
 KEYS = ('my key AKIAIOSFODNN7EXAMPLE and api_key = "a8f5f167f44f4964e6c998dee827110c" then '
         "xoxb-123456789012-abcdefGHIJ ok ")
 DIGITS = " ".join(str(n * 7919 * 65537 % 10**12) for n in range(1, 90))
 JSON = "".join(ROW.format(1000 + n, n) for n in range(1, 15))
 TEXTS = {"letter": LETTER * 3, "report, many long words": REPORT * 3, "JSON": JSON, "code": CODE * 4,
-         "accents": FRENCH.replace("’", "'") * 4,
-         "accents and curly quotes": FRENCH * 4, "Chinese": HAN * 40, "digits": DIGITS, "one long word": "abcdefghij" * 110, "keys": KEYS * 9}
+         "accents": FRENCH.replace("’", "'") * 4, "accents and curly quotes": FRENCH * 4, "Chinese": HAN * 40,
+         "digits": DIGITS, "one long word": "abcdefghij" * 110, "keys": KEYS * 9}
 SIZE = 1024
 
 
