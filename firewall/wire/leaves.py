@@ -117,13 +117,17 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
         if kind is str:
             if not value:
                 continue
-            if type(node) is dict:
-                node = node.get("")
-            if node is not None and passes(node, value, holder):
-                if type(node) is str and node in OPAQUE and opaque is not None:
-                    opaque.append(path)
-                continue
+            if node is not None:
+                if type(node) is dict:
+                    node = node.get("")
+                if passes(node, value, holder):
+                    if type(node) is str and node in OPAQUE and opaque is not None:
+                        opaque.append(path)
+                    continue
             if key == "type" and value in TYPES:
+                continue
+            if node is None:
+                out.append(Leaf(path, value, holder, key))
                 continue
             if (node == LINK or node == DATA) and not value.startswith("data:") and (text := shown(value)) != value:
                 out.append(Leaf(path + "#shown", text))
