@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import structlog
@@ -155,13 +155,15 @@ class App:
         self.relays.add(relay)
         try:
             await relay.done
-            if exchange.ending == "passed" and not reply.writable:      # written to its end, but not taken
-                exchange.ending = "gone"
-                exchange.ending = "passed" if await reply.taken() else "gone"
         except asyncio.CancelledError:
             relay.gone() if reply.gone else relay.broke(SHUTTING)
         finally:
             self.relays.discard(relay)
+        if exchange.ending == "passed" and not reply.writable:      # written to its end, but not taken
+            del relay       # with its frames and transcript
+            exchange.ending = "gone"
+            with suppress(asyncio.CancelledError):
+                exchange.ending = "passed" if await reply.taken() else "gone"
 
     @contextmanager
     def _settled(self, wire: Wire, exchange: Exchange, reply: Reply) -> Iterator[None]:

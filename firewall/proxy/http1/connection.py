@@ -7,8 +7,8 @@
 Choices. End of file from the client counts as "gone" even when only its sending half was closed: the two
 look the same until we write, and a client that left must not keep an upstream busy (as in nginx).
 Deadlines are plain numbers compared by the server's sweep; no timer, no task and no future per connection.
-While answer bytes wait for the client one rule holds in every state: it must take some in each `write_stall`. The
-clocks of idling, lingering and closing begin when it has taken all.
+While answer bytes wait for the client the rules of delivery.py hold in every state. The clocks of idling, lingering and
+closing begin when it has taken all.
 While a request is in progress at most `read_ahead` bytes (and one segment) of what follows it are kept, and reading
 pauses. But a client that left is seen only by reading (K07): after `AHEAD` seconds the request becomes the connection's
 last, and what is pipelined behind it is read and dropped (RFC 9112 9.3.2: the client sends it again elsewhere).
@@ -22,14 +22,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ...errors import FirewallError
-from . import kernel
+from . import delivery
+from .delivery import NEVER
 from .reply import CLOSE, KEEP, Reply, status_line
 from .request import Reader, Request, incomplete
 
 if TYPE_CHECKING:
     from .server import Server
 
-NEVER = float("inf")
 FLUSH = 65536  # queued bytes that are written at once
 SMALL = 16384  # bodies up to this size that come whole are not counted: the connection cap bounds them
 AHEAD = 0.5  # seconds that reading may pause while a request is in progress
@@ -41,9 +41,9 @@ TURNS = 32  # pipelined requests answered in one go before other connections get
 class Connection(asyncio.Protocol):
     """Glue between a transport, `request.Reader`, the app and `Reply`."""
 
-    __slots__ = ("_advancing", "_dropped", "_fresh", "_held", "_out", "_queued", "_request", "_since", "_taken",
-                 "deadline", "keep", "paused", "reader", "reading", "reply", "server", "stall", "state", "transport",
-                 "untaken")
+    __slots__ = ("_advancing", "_dropped", "_fresh", "_out", "_queued", "_request", "_since", "deadline", "held", "keep",
+                 "owed", "owed_since", "paused", "reader", "reading", "reply", "server", "stall", "state", "taken",
+                 "transport", "untaken")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -59,10 +59,11 @@ class Connection(asyncio.Protocol):
         self._queued = 0                  # bytes in _out
         self._advancing = False
         self._fresh = True                # no request was answered yet
-        self._held = 0                    # bytes of the body counted in the server's budget
+        self.held = 0                     # bytes of the body counted in the server's budget
         self._since = 0.0                 # when the body began
         self._dropped = 0                 # bytes read in state `last`
-        self.stall, self._taken = NEVER, -NEVER  # until when a byte must be taken (NEVER: none waits); taken before
+        self.stall, self.taken = NEVER, -NEVER  # until when a byte must be taken (NEVER: none waits); taken before
+        self.owed, self.owed_since = 0, (0.0, 0.0)  # counted for what an ended reply left here; when, and taken before
 
     # -- what the transport says
 
@@ -106,16 +107,18 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state, self.deadline = "closed", NEVER
+        delivery.paid(self)
         self.untaken(False)
         self._lost()
         self.server.left(self)
 
     def pause_writing(self) -> None:
         self.paused = True
-        self.stall, self._taken = 0.0, -NEVER  # the window begins with the next sweep
+        self.stall, self.taken = 0.0, -NEVER  # the window begins with the next sweep
 
     def resume_writing(self) -> None:
         self.paused = False
+        delivery.paid(self)
         self.untaken(True)
         reply = self.reply
         if reply is None:  # the next request waited for its turn to be answered
@@ -184,7 +187,7 @@ class Connection(asyncio.Protocol):
                 self._reading(True)
             self._count(self.reader.received)
             return False
-        if self._held or len(request.body) > SMALL:
+        if self.held or len(request.body) > SMALL:
             self._count(len(request.body))
         if server.in_flight >= server.most:
             raise FirewallError("overloaded", "Too many requests are in progress.", fault="ours", status=503,
@@ -200,15 +203,15 @@ class Connection(asyncio.Protocol):
     def _count(self, size: int) -> None:
         """Keep the server's body budget; over it the newcomer is refused, not the ones already in."""
         server = self.server
-        server.held += size - self._held
-        self._held = size
+        server.held += size - self.held
+        self.held = size
         if server.held > server.limits.body_budget:
             raise FirewallError("overloaded", "Too many large requests are in progress.", fault="ours", status=503,
                                 retry_after=1.0)
 
     def _uncount(self) -> None:
-        self.server.held -= self._held
-        self._held = 0
+        self.server.held -= self.held
+        self.held = 0
 
     # -- replies
 
@@ -244,9 +247,12 @@ class Connection(asyncio.Protocol):
         self.flush()
         self._fresh = False
         server = self.server
-        server.in_flight -= 1
         self._release()
-        self._uncount()
+        if self.paused:
+            delivery.owe(self)
+        else:
+            server.in_flight -= 1
+            self._uncount()
         if not self.keep or server.draining:
             self._linger() if self.reader.waiting or self.state == "last" else self._close()
             return
@@ -329,7 +335,7 @@ class Connection(asyncio.Protocol):
         """Nothing is written now. The state's clock begins, and does so again at each sweep that finds bytes waiting."""
         self.state = state
         self.deadline = self.server.now + getattr(self.server.limits, PATIENCE[state])
-        self.stall, self._taken = 0.0, -NEVER
+        self.stall, self.taken = 0.0, -NEVER
 
     def _forget(self) -> None:
         self._request = None
@@ -366,20 +372,12 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Compare the clocks; `now` is when the next sweep will be, so nothing is closed later than promised."""
-        server, limits = self.server, self.server.limits
-        if self.stall < NEVER:  # answer bytes may wait; behind TLS a moment's emptiness of the kernel does not tell
-            taken, resting = kernel.taken(self.transport), self.state in PATIENCE
-            empty = not (self.paused or self.transport.get_write_buffer_size() or kernel.unacked(self.transport))
-            if resting and not empty:
-                self.deadline = server.now + getattr(limits, PATIENCE[self.state])
-            if empty and taken == self._taken:
-                self.stall = NEVER  # twice empty, and nothing moved in between
-            elif empty or self.stall < now:
-                if taken <= self._taken:
-                    self.transport.abort()
-                    return
-                self.stall, self._taken = server.now + limits.write_stall, taken
-            if resting and self.stall < NEVER:
+        limits = self.server.limits
+        if self.stall < NEVER:
+            late = delivery.late(self, now, getattr(limits, PATIENCE[self.state]) if self.state in PATIENCE else 0.0)
+            if late:
+                self.transport.abort()
+            if late is not False:
                 return
         if self.state == "body":
             lasted = now - self._since

@@ -20,7 +20,8 @@ class Limits:
     header_timeout: float = 10.0       # first byte of a head -> its last byte (slowloris)
     idle_timeout: float = 75.0         # the client has the answer -> first byte of the next request
     body_timeout: float = 60.0         # head complete -> body complete
-    body_min_rate: float = 1024.0      # bytes a second a body must average once `body_grace` has passed
+    body_min_rate: float = 1024.0      # bytes a second a body must average once `body_grace` has passed; and what is left
+    #                                    of an answer (delivery.py)
     body_grace: float = 10.0
     max_line: int = 8192               # request line (414) and each header line (431), without its CRLF
     max_head: int = 32768              # request line and all headers with their CRLFs (431)
@@ -29,8 +30,8 @@ class Limits:
     max_chunks: int = 65536            # chunks of one body, and see chunked.FREE: tiny ones are an attack on the CPU (400)
     max_trailer: int = 8192            # all trailers of a chunked body, dropped anyway (431)
     max_connections: int = 0           # 0: 45 % of RLIMIT_NOFILE minus the reserve
-    max_in_flight: int = 0             # requests being answered over all connections; 0: no cap (503)
-    body_budget: int = 256 * 1024 * 1024  # of requests not answered to their end, all connections, bodies > 16 KiB (503)
+    max_in_flight: int = 0             # requests whose answers were not taken, over all connections; 0: no cap (503)
+    body_budget: int = 256 * 1024 * 1024  # bodies > 16 KiB of those, and what is left of their answers (503)
     high_water: int = 65536            # unsent answer bytes above which `Reply.writable` is False
     low_water: int = 16384             # ... and below which `on_writable` is called
     read_ahead: int = 65536            # pipelined bytes kept while a request is in progress, then reading pauses (and see

@@ -51,9 +51,9 @@ class Server:
         self.keep_alive = True           # False: every answer closes its connection (memory pressure, R13)
         self.shedding = False            # True: every new request is answered 503 before its body is read (R13)
         self.draining = False
-        self.in_flight = 0               # requests handed to the app and not ended
+        self.in_flight = 0               # requests handed to the app and not ended, or with much of the answer here
         self.most: float = self.limits.max_in_flight or float("inf")
-        self.held = 0                    # body bytes counted against `body_budget`
+        self.held = 0                    # bytes counted against `body_budget`
         self.now = 0.0                   # loop time of the last sweep
         self.date = b""
         self.port = 0                    # listened on, after `start`

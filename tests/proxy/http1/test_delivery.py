@@ -88,3 +88,46 @@ async def test_the_idle_clock_begins_when_the_answer_is_there(house) -> None:
     writer.write(POST)
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     writer.close()
+
+
+every_way = pytest.mark.parametrize("raw", [CLOSE, POST], ids=["close", "keep-alive"])
+
+
+@every_way
+async def test_what_waits_for_its_client_keeps_its_place(large: tuple, raw: bytes) -> None:
+    """The rest of an answer is in this process: it counts against the caps until it was taken."""
+    h, context = large
+    if context:
+        pytest.skip("behind TLS one write shows nothing of what waits")
+    h.server.most = 1
+    client = await asyncio.to_thread(connect, h.server.port, context)
+    client.sendall(raw)
+    await until(lambda: h.server.in_flight == 1)
+    assert 4_000_000 < h.server.held <= SIZE + 1000
+    assert b" 503 " in (await asyncio.to_thread(lambda: first_line(h.server.port, context)))
+
+    def rest() -> int:
+        got = 0
+        while got < SIZE:
+            got += len(client.recv(1 << 20))
+        return got
+    assert await asyncio.to_thread(rest) > SIZE
+    await until(lambda: h.server.in_flight == h.server.held == 0)
+    client.close()
+
+
+def first_line(port: int, context: ssl.SSLContext | None) -> bytes:
+    with connect(port, context) as client:
+        client.sendall(POST)
+        return client.recv(100)
+
+
+@every_way
+async def test_a_byte_now_and_then_holds_no_place(house, raw: bytes) -> None:
+    """It takes some in every window, and would be at it for seven seconds."""
+    h = await house(limits=Limits(write_stall=0.3, tick=0.05, body_min_rate=3_000_000))
+    h.app.request = lambda request, reply: reply.answer(200, b"", b"x" * SIZE)
+    start = time.perf_counter()
+    got = await asyncio.to_thread(read_steadily, h.server.port, raw, 7, None)
+    assert got < SIZE and 0.6 < time.perf_counter() - start < 5
+    assert h.server.in_flight == h.server.held == 0
