@@ -108,6 +108,9 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
         path: its name.
         holder, key: what holds it.
         opaque: paths that passed uninspected (base64) are appended here.
+
+    Raises:
+        TypeError: something under `value` is of no type that a JSON parser makes.
     """
     out: list[Leaf] = []
     todo: list[tuple[Any, Any, str, Any, Any]] = [(value, node, path, holder, key)]
@@ -169,6 +172,8 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
         elif kind is _Key:
             if value.name:
                 out.append(Leaf(path, value.name, holder, key))
+        elif kind not in _SILENT:       # never silence: the words of what is no JSON would leave unjudged
+            raise TypeError(f"{kind.__name__} is no JSON")
     return out
 
 
@@ -180,6 +185,9 @@ def stamp(name: str) -> str:
 @lru_cache(4096)        # the properties of a tool come with every request
 def _stamp(name: str) -> str:
     return "~" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+_SILENT = frozenset((int, float, bool, type(None)))
 
 
 class _Key:

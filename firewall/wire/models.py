@@ -1,4 +1,4 @@
-"""Lists of models, as `GET` answers them: OpenAI and all who copy it, Anthropic, Gemini, Ollama.
+"""Lists of models, as `GET` answers them: OpenAI and all who copy it (a few with a bare array), Anthropic, Gemini, Ollama.
 
 A name that looks like a name is inert, as `model` is in every answer; descriptions, display names and whatever a vendor
 adds are words and are judged like any answer. A list that was stopped is an empty list, a model that was stopped is its
@@ -15,6 +15,7 @@ from firewall.errors import FirewallError
 from firewall.wire.leaves import TOKEN, Inert, Leaf, Tree, passes, trie, words
 from firewall.wire.openai_words import generic
 from firewall.wire.reader import Whole, reader
+from firewall.wire.speech import Array
 from firewall.wire.wire import Asked, Reader, StreamLimits, Wire, unreadable
 
 KINDS = words("list model")
@@ -90,7 +91,11 @@ class Names:
         return self.after
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
-        return generic(document, self.place, "", None, None, self.opaque)
+        if not isinstance(document, Array):
+            return generic(document, self.place, "", None, None, self.opaque)
+        if "data" not in self.place:
+            raise unreadable("the answer is no object")
+        return generic(document["[]"], self.place["data"], "", None, None, self.opaque)
 
     def finish(self) -> list[Leaf]:
         return []

@@ -132,3 +132,12 @@ async def test_tokens_are_counted_of_what_may_be_asked(story, canary):
         assert e.value.body["error"]["type"] == "invalid_request_error" and len(s.upstream.seen) == 3
         assert {(r["route"], r["wire"]) for r in s.records()} == {("POST /v1/messages/count_tokens", "anthropic-count")}
         assert [r["ending"] for r in s.records()] == ["passed", "blocked", "passed", "blocked"]
+
+
+async def test_a_count_is_no_array(story, canary):
+    async with story([whole([{"note": canary}])]) as s:
+        with pytest.raises(anthropic.APIStatusError) as e:
+            await s.anthropic().with_options(max_retries=0).messages.count_tokens(
+                model="m", messages=[{"role": "user", "content": "hi"}])
+        assert e.value.status_code == 502 and canary not in e.value.response.text
+        assert s.records()[-1]["ending"] == "failed"

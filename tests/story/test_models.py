@@ -108,3 +108,15 @@ async def test_pipelined_between_questions(story, canary):
         for _ in range(3):
             line.writer.write(get("/v1/models").replace(b"Connection: close\r\n", b""))
         assert [(await line.answer())[0] for _ in range(3)] == [200] * 3
+
+
+@pytest.mark.parametrize(("path", "extra", "body", "family"), ALL)
+async def test_a_bare_array_is_judged(story, canary, path, extra, body, family):
+    rows = body.get("data") or body["models"]
+    async with story([whole(rows)], [whole([{"description": f"words {canary}"}])], [whole([canary])]) as s, clean(s):
+        answer = await raw(s, get(path, extra))
+        assert status(answer) == 200 and json.loads(body_of(answer)) == rows
+        for _ in range(2):
+            answer = await raw(s, get(path, extra))
+            assert "x-firewall-decision: block" in head_of(answer) and not leaks(answer, canary)
+        audited(s, "passed", "blocked", "blocked")

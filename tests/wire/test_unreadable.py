@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
 from firewall.wire.frame import Piece
+from firewall.wire.leaves import leaves
+from firewall.wire.speech import Array
 from tests.wire.streams import REQUESTS, events, heard, listen, said
 
 ODD = st.sampled_from([[], {}, ["type"], {"a": "b"}, None, True, 0, -1, 1.5, "zebra", [[]], [{}], [None], [1]])
@@ -134,3 +136,10 @@ def test_null_is_as_good_as_nothing(wire: str) -> None:
     heard(whole := listen(wire, b"application/json"), orjson.dumps(failed))
     frame = frames[0]._replace(raw=orjson.dumps(failed), pieces=(Piece("error/message", "the real error"),))
     assert b'"error":{"message":"[X]"' in whole.rewrite(frame, ["[X]"])
+
+
+@pytest.mark.parametrize("odd", [Array({"[]": ["words"]}), ("words",), b"words"], ids="array tuple bytes".split())
+def test_what_is_no_json_is_never_silent(odd: Any) -> None:
+    for value in (odd, {"id": odd}, [odd]):
+        with pytest.raises(TypeError):
+            leaves(value)
