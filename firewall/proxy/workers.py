@@ -8,8 +8,7 @@ passed on, and each ends now, with a record of what it had in flight. A parent t
 A worker that dies is started again, and begins with the last good policies where an edit is broken (`source`). Its socket
 takes connections meanwhile, which nobody answers: after a start that came to nothing it is closed, so that the others get
 them all, and more starts follow with back-off. Nobody who serves is ended because another cannot: only where nobody serves,
-five deaths in ten seconds, or three starts that came to nothing, whatever they took, end it all; so does a worker that does
-not come up at the first start. The parent waits for nobody: while a worker loads, another that dies is started again.
+five deaths in ten seconds, three starts that came to nothing, whatever they took, or the very first one end it all. The parent waits for nobody: while a worker loads, another that dies is started again.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ class Supervisor:
                 self.old.remove(process)
             if self.rolling:
                 self.rolling, self.rolls = False, list(range(len(self.sockets)))
-            if missing := set(range(len(self.sockets))) - self.workers.keys() - self.coming.keys():
+            if missing := set(range(len(self.sockets))) - self.workers.keys() - self.coming.keys() - self.again.keys():
                 for number in missing if self.workers else ():
                     self._start(number)
             elif self.rolls and not self.coming:
@@ -204,7 +203,7 @@ class Supervisor:
             os.kill(before.pid or 0, signal.SIGHUP)
             return 0
         self.failed[number] = failed = self.failed.get(number, 0) + 1
-        if before is not None and (failed < 3 or self._serving() or any([self.failed.get(n, 0) < 3 for n in self.coming])):
+        if self._serving() or (before is not None and (failed < 3 or any([self.failed.get(n, 0) < 3 for n in self.coming]))):
             self.again[number] = time.monotonic() + min(2.0 ** failed, RETRY)
             if self._serving():
                 log.error("worker_down", worker=number, starts=failed)

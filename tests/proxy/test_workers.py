@@ -156,12 +156,23 @@ class Supervised:
             time.sleep(0.02)
 
 
-def test_a_worker_that_never_serves_ends_it_all(tmp_path: Path) -> None:
-    """Its socket takes a share of the connections, which nobody would ever answer."""
-    it = Supervised("serve() if worker == 0 else time.sleep(0.3)", tmp_path / "starts")
+def test_a_first_worker_that_does_not_serve_ends_it_all(tmp_path: Path) -> None:
+    it = Supervised("time.sleep(0.1)", tmp_path / "starts")
     said = it.process.communicate(timeout=20)[1]
-    assert (it.process.returncode, len(it.starts(0)), len(it.starts(1))) == (2, 1, 1)
-    assert "worker 1 does not start" in said
+    assert (it.process.returncode, len(it.starts(0)), len(it.starts(1))) == (2, 1, 0)
+    assert "worker 0 does not start" in said
+
+
+def test_who_serves_is_not_ended_by_a_worker_that_is_killed_while_it_loads(tmp_path: Path) -> None:
+    """As memory runs out: it is started again, with back-off, and gets no connections meanwhile."""
+    it = Supervised("serve() if worker == 0 or start == 3 else time.sleep(0.1)", tmp_path / "starts")
+    it.until(lambda: len(it.starts(1)) >= 2)
+    it.until(lambda: len(it.starts(1)) == 3)
+    it.until(lambda: it.answered() == {b"0", b"1"})
+    assert len(it.starts(0)) == 1
+    it.process.terminate()
+    said = it.process.communicate(timeout=20)[1]
+    assert it.process.returncode == 0 and said.count('"event":"worker_down"') == 2
 
 
 def test_who_serves_is_not_ended_because_another_does_not_start(tmp_path: Path) -> None:
