@@ -8,7 +8,8 @@ item, a paragraph each; prose that ends in a colon above the rules is lead. A he
 and `**Name**` name a group of items. What is neither is a problem with its line and a fix: an unknown section, a table,
 a code block, a group without items, a group whose name is that of another section (`### Allow` among rules), a list in a
 quote or in HTML, a second line of one item that begins as somebody's list would (`R1:`, `a.`), and in a file without
-sections a line that ends in a colon between two lists (`Allow:`): it may turn what is below it into the opposite.
+sections a line above a list that says another thing than one before (`Allow:`, `Drugs:` after `Never:`). A name that may
+mean a topic (`Safe for children`, `- Fine: dodging one`), and `OK unless it contains:`, say nothing of a side.
 """
 
 from __future__ import annotations
@@ -45,23 +46,36 @@ _LETTER = re.compile(r"\(?[a-z]\)")
 _STOPS = tuple(".:!?;…。：！？；")
 _LINE = re.compile(r" {0,3}([-*_])(?:\s*\1){2,}\s*")
 _NAME = re.compile(                                 # `**Allowed:** words`
-    r"(?:[*_\[]+(\w+(?:['’]t)?(?: \w+)?)[*_\]:]+|([A-Z]\w+(?:['’]t)?(?: \w+)?):)(?:\s+(\S.*))?")
-_NOUN = r"(?: (?:list|these|this|it|(?:case|topic|request|use|question|answer)s?|content))?"
+    r"(?:[*_\[]+(\w+(?:['’](?:t|s))?(?: \w+)?)[*_\]:]+|([A-Z]\w+(?:['’](?:t|s))?(?: \w+)?):)(?:\s+(\S.*))?")
+_NOUN = (r"(?: (?:the following|these|this|it))?"
+         r"(?: (?:list|content|(?:case|topic|request|use|question|answer)s?))?")
+_IS = (r"(?:but |and )?(?:what['’]s|(?:the following|these|this|it|what)(?: \w+)? (?:is|are|should|must|may|can)"
+       r"|the following) ")
 _SAYS = re.compile(             # `Allowed: words`, `**Exceptions for staff** words`, `The following is allowed:`
-    r"[*_\[]*(?:(?:but |and )?(?:the following|these|this|it|what)(?: \w+)? (?:is|are|should|must|may|can) |the following )?"
-    r"((?:(?:also|always|still|never|no|not|do|don['’]?t|please)(?: an?| be| not)? )?[^\W\d_]+(?:['’]ts?)?)"
+    rf"[*_\[]*(?:{_IS})?"
+    r"((?:(?:also|always|still|never|no|not|do|don['’]?t|please)(?: an?| be| not(?: be)?)? )?[^\W\d_]+(?:['’](?:ts?|s))?)"
     r"( (?:for|to|in|at|on|with|when|where|if|unless|only|under|by|are|is)(?: [\w'’-]+){0,4})?"
-    rf"(?:{_NOUN}[*_\]]*[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
+    rf"(?:({_NOUN})[*_\]]*[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
+_STOP = (r"(?:block|den(?:y|ied)|refus|flag|stop|reject|ban|forbid|prohibit|filter|censor|redact|escalat|moderat|violat)\w*"
+         r"|harmful|unsafe|bad")
+_NOT = r"(?:not|never|don['’]?t)"
 _MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
-    (r"(?<!no )exception\w*|except|exempt\w*", "exceptions"), (r"examples?", "examples"),
-    (r"no violations?|(?:not|never|don['’]?t) (?:an? |be )?(?:violat\w+|block(?:ed)?|den(?:y|ied)|refused?)", "allowed"),
-    (r"not|never|cannot|don['’]?ts?|forbidden|prohibited|disallowed|banned|violat\w+|unacceptable", "violates"),
-    (r"allowed|permitted|acceptable", "allowed")))
+    (r"(?<!no )exception\w*|except|exempt\w*", "exceptions"), (r"(?<!for )examples?", "examples"),
+    (rf"no violations?|{_NOT} (?:(?:an?|to|be) )*(?:{_STOP})", "allowed"),
+    (rf"{_NOT} (?:be )?(?:an? )?(?:allow|permit|accept|okay|ok|fine|safe|good)\w*|never|cannot|forbidden|prohibited"
+     r"|disallowed|banned|violat\w+|unacceptable", "violates"), (r"allowed|permitted|acceptable", "allowed")))
+_ORDER = re.compile(r"\b(?:do|must|should|may|can|shall|will|what)(?: also)? not\b|\bdon['’]?ts?\b|^not?$")     # forbids
+_HEDGE = re.compile(r"\S.*\b(?:unless|except)\b|\b(?:if|when|where)\b.*\b(?:not|no|never|\w+n['’]t)\b")       # turns it
+_ON = re.compile(r"(?:and |see )?(?:also|for example|such as|in particular|likewise|similarly|additionally|furthermore)")
+_MAY = re.compile(r"\b(?:may|can|should|must)(?: \w+){0,2}$")
 _SHORT = tuple((re.compile(             # words of their own meaning: whole names only, for `### Safe houses` are none
-    rf"(?:(?:also|always|still|please) )?(?:{words}){_NOUN}(?: (?:to|for|in|when|if)(?: [\w'’-]+)*)?"), section)
-    for words, section in (
-    ("allow|permit|accept|ok|okay|fine|safe|good|dos?|legitimate|harmless|benign|innocent", "allowed"),
-    ("block(?:ed)?|den(?:y|ied)|forbid|prohibit|disallow|refused?|reject(?:ed)?|ban|no|bad|unsafe|harmful", "violates")))
+    rf"(?:{_IS})?(?:(?:also|always|still|please) )?(?:(?:{verbs}){_NOUN}(?: (?:to|for|in|when|if)(?: [\w'’-]+)*)?|"
+    rf"(?:{words}){_NOUN})"), section) for verbs, words, section in (
+    ("allow|permit|accept|ok|okay", "fine|safe|good|do(?:['’]s)?|legitimate|harmless|benign|innocent", "allowed"),
+    ("block(?:ed)?|den(?:y|ied)|forbid|prohibit|disallow|refused?|reject(?:ed)?", "ban|bad|unsafe|harmful", "violates")))
+_ITEM = tuple((re.compile(rf"(?:(?:also|always|still|please) )?(?:{words})(?: these| this| it)?"), section)
+              for words, section in (("allow|ok|okay", "allowed"),
+                                     (r"block|deny|forbid|do not|don['’]?ts?|not", "violates")))
 
 
 def read(body: str, first: int = 1) -> tuple[Parts, list[Problem]]:
@@ -69,26 +83,33 @@ def read(body: str, first: int = 1) -> tuple[Parts, list[Problem]]:
     return _Page(first).read(body)
 
 
-def _meant(name: str, whole: bool = True) -> str:
-    """The section that a name speaks of, or nothing. `whole`: nothing but the name stands there."""
+def _meant(name: str, rest: str = "", item: bool = False) -> str:
+    """The section that a plain name speaks of, or nothing; `rest` is what a label says behind it. `item`: words follow that
+    are an item, and may be named by a noun: `Permit: forging one`, `Don't panic: survival tips`."""
+    if _HEDGE.search(name + rest):
+        return ""
     return (next((section for words, section in _MEANT if words.search(name)), "")
-            or next((section for words, section in _SHORT if whole and words.fullmatch(name)), ""))
+            or next((section for words, section in (_ITEM if item else _SHORT) if words.fullmatch(name + rest)), "")
+            or ("violates" if not item and _ORDER.search(name + rest) else ""))
 
 
 def misplaced(text: str, section: str, lead: bool = False) -> str:
     """What is wrong with an item that calls itself something else than its section does: a permission among rules, or a rule
     among permissions. An example of a rule may stand among rules, but no paragraph that leads to a list of them."""
-    match = _SAYS.match(text)
-    meant = _meant(match[1].lower(), match[0][-1] in ":：") if match else ""
-    if not match or not meant or (meant == "violates") == (section == "violates") or (meant == "examples" and not lead):
+    if not (match := _SAYS.match(text)):
+        return ""
+    label = match[0][-1] in ":："
+    meant = _meant(_plain(match[1]), ((match[2] or "") + (match[3] or "")).lower(), not lead or not label)
+    if not meant or (meant == "violates") == (section == "violates") or (meant == "examples" and not lead):
         return ""
     name = match[1] + (match[2] or "")
     return f"{name!r} would be an item of {section!r}; put it under `## {meant.title()}`, or begin it with another word"
 
 
 def _plain(name: str) -> str:
-    """A heading's name: lower case, without emphasis, colon or a bracketed remark at its end."""
-    return re.sub(r"\s*\([^()]*\)$", "", name.strip("*_[]: ").lower()).strip("*_: ")
+    """A heading's name: lower case, without signs, emphasis, colon or a bracketed remark at its end."""
+    name = re.sub(r"^[^\w\s`'\"(]+\s+|\s+[^\w\s`'\")]+$", "", name.strip("*_[]: ")[:200])
+    return "do's" if name == "Dos" else re.sub(r"\s*\([^()]*\)$", "", name.lower()).strip("*_: ")
 
 
 class _Page:
@@ -112,7 +133,9 @@ class _Page:
         self.marks: dict[str, set[int]] = {}                # section -> which of `_MARKED` its items bear
         self.table = -1                                     # the number of the last line of a table
         self.list = False                                   # a bullet above the sections
-        self.label = (0, "")                                # a line there that ends in a colon, with nothing below it yet
+        self.leads: set[str] = set()                        # what the lines above its lists say
+        self.groups: list[int] = []                         # where the lead has lines that would name groups
+        self.label = (0, "")                                # a line that ends in a colon, with nothing below it yet
         self.bare: list[Problem] = []                       # what is wrong if no section comes
 
     def read(self, body: str) -> tuple[Parts, list[Problem]]:
@@ -141,7 +164,12 @@ class _Page:
             else:
                 self._words(number, line)
         self._left(0)
-        return self.parts, self.wrong + (self.bare if self.parts.keys().isdisjoint(SECTIONS) else [])
+        if not self.parts.keys().isdisjoint(SECTIONS):
+            return self.parts, self.wrong
+        for at in self.groups:
+            number, words = self.parts[""][at]
+            self.parts[""][at] = (number, f"### {words.strip()}")
+        return self.parts, self.wrong + self.bare
 
     def _uncomment(self, body: str, match: re.Match[str]) -> str:
         text = match[0]
@@ -227,21 +255,22 @@ class _Page:
             self.sign, self.like = bullet is sign or bool(_LETTER.match(words)), {}
             if not self.here:
                 self._lead(line if bullet is sign else "")
-                self._labelled()
+            self._labelled()
             self._mark(number, words[0] + bullet[1][0])
             self._bullet(number, indent, bullet[1].strip())
             self._listed(number, 2, bullet[1].strip(), False)               # `- R1: one` above `R2: two`
         elif not self.here:                                 # the lead, or a file without sections: read as it stands
             self.parts[""].append((number, line))
             self._listed(number, indent, words, nested)
-            own = indent < 2 and words[-1] in ":：" and (self.gap or self.ended or not words[0].islower())
-            self.label = (number, words) if own else (0, "")
             if GROUP.fullmatch(words) or self.gap and not indent:
                 self.indent = -1
             if GROUP.fullmatch(words):
                 self._lone(number, _plain(words))
         else:
             self._prose(number, indent, words, nested)
+        if not bullet:
+            own = indent < 2 and words[-1] in ":：" and (self.gap or self.ended or not words[0].islower())
+            self.label = (number, words) if own and not (self.here and (self.gap or self.ended)) else (0, "")
         self.ended, self.gap, self.above = False, False, words
 
     def _bullet(self, number: int, indent: int, text: str) -> None:
@@ -260,14 +289,26 @@ class _Page:
                               "`## Violates` above the rules"))
 
     def _labelled(self) -> None:
-        """A bullet where there may be no section: one line that ends in a colon may lead to all of them."""
+        """A bullet, maybe below a line that ends in a colon. Where there may be no section it leads to all of them, or names
+        a group of rules; one that allows, and one that says nothing where another forbids, is a mistake."""
         number, words = self.label
+        self.label = (0, "")
+        problem = misplaced(words, self.here or "violates", True)
+        if self.here:
+            self.wrong += [(number, problem)] if problem else []
+            return
+        name = _plain(words.rstrip(":： "))
+        side = _meant(name) or "may" * bool(_MAY.search(name))
         if words and self.list:
-            self.bare.append((number, f"{words!r} parts the rules of a file without sections; write `## Violates` above "
-                              "them and `## Allowed` above what is fine, or `### Name` for a group"))
-        elif problem := misplaced(words, "violates", True):
-            self.bare.append((number, problem))
-        self.list, self.label = True, (0, "")
+            parts = self.leads | {side} >= {"", "violates"} and not _ON.fullmatch(name)
+            if problem or parts or side not in ("", "violates"):
+                problem = (f"{words!r} parts the rules of a file without sections; write `## Violates` above them and "
+                           "`## Allowed` above what is fine, or `### Name` for a group of rules")
+            else:
+                self.groups.append(len(self.parts[""]) - 1)
+        self.bare += [(number, problem)] if problem else []
+        self.leads |= {side.replace("may", "")} if words and not _ON.fullmatch(name) else set()
+        self.list = True
 
     def _lead(self, line: str = "") -> None:
         """A bullet above the sections, or the first section: a single sign before it adorns a paragraph."""
@@ -343,7 +384,7 @@ class _Page:
         if self.here and GROUP.fullmatch(words) and words.rstrip("*_:]")[-1:] not in ".!?":
             self._heading(number, 7, words)
             return True
-        if (match and begins and self.here in SECTIONS and (meant := _meant(name)) and meant != self.here
+        if (match and begins and self.here in SECTIONS and (meant := _meant(name, item=bool(rest))) and meant != self.here
                 and not (rest and self.here == "examples")):
             self.wrong.append((number, f"{name!r} under {self.here!r} would be one of its items; did you mean {meant!r}?"))
         return False

@@ -95,11 +95,11 @@ def test_any_page_is_read(text):
     assert "" in parts and all(1 <= number <= text.count("\n") + 1 and said for number, said in wrong)
 
 
-@pytest.mark.parametrize("unit", ["-", "- ", "|", "-|", ">", "> ", "\u2192", "\u2192\ufe0f", "1.", "1.1", "(", "*",
+@pytest.mark.parametrize("unit", ["if ", "-", "- ", "|", "-|", ">", "> ", "\u2192", "\u2192\ufe0f", "1.", "1.1", "(", "*",
                                   " ", ":-|"])
 def test_a_long_line_is_read_in_linear_time(unit):
     began = perf_counter()
-    read(unit * 20_000 + "\n" + unit * 20_000 + "x")
+    read(unit * 20_000 + "\n" + unit * 20_000 + "x:\n- a\n")
     assert perf_counter() - began < 2
 
 
@@ -114,20 +114,29 @@ BODY = "# W\n## Violates\n- bombs\n"
 
 
 @pytest.mark.parametrize("word", ["Allow", "Permit", "OK", "Okay", "Fine", "Safe", "Do", "Always allow", "Allow list",
-                                  "OK to say", "Safe topics", "Do not block", "Don't block"])
-@pytest.mark.parametrize("form", ["### {}", "**{}**", "[{}]", "{}:", "- {}: history\n-", "This is {}:"])
+                                  "OK to say", "Safe topics", "Do not block", "Don't block",
+                                  "Dos", "Do's", "Allow the following", "Allow these topics", "Do not flag", "Don't stop",
+                                  "Never filter"])
+@pytest.mark.parametrize("form", ["### {}", "**{}**", "[{}]", "{}:", "This is {}:", "### \u2705 {}", "**{} \u2705**"])
 def test_what_is_allowed_by_any_name_is_no_rule(word, form):
-    line = form.format(word)
     with pytest.raises(Mistakes) as e:
-        parse(f"{BODY}\n{line} history\n" if line[-1] == "-" else f"{BODY}\n{line}\n- history\n", "w", "w.md")
+        parse(f"{BODY}\n{form.format(word)}\n- history\n", "w", "w.md")
     assert re.match(r"w\.md:5: .*(did you mean 'allowed'|put it under `## Allowed`)", e.value.lines[0])
+
+
+@pytest.mark.parametrize("line", ["### What's OK", "What's OK:", "### What is fine", "### What not to reject",
+                                  "The following should not be flagged:", "- Allow: a", "- **OK**: a", "- Never block: a"])
+def test_what_is_allowed_by_a_sentence_is_no_rule(line):
+    with pytest.raises(Mistakes, match=r"w\.md:4: .*(did you mean 'allowed'|put it under `## Allowed`)"):
+        parse(f"{BODY}{line}\n- history\n", "w", "w.md")
 
 
 @pytest.mark.parametrize("word", ["Block", "Deny", "Forbid", "Don't", "Do not", "Bad", "Unsafe", "Not OK", "Never"])
 @pytest.mark.parametrize("form", ["### {}\n- guns", "**{}**\n- guns", "- {}: guns", "- **{}**: guns"])
 def test_what_is_forbidden_by_any_name_is_not_allowed(word, form):
-    with pytest.raises(Mistakes, match=r"w.md:5: .*iolates"):
-        parse(f"{BODY}## Allowed\n{form.format(word)}\n", "w", "w.md")
+    if form[0] != "-" or word not in ("Bad", "Unsafe"):
+        with pytest.raises(Mistakes, match=r"w.md:5: .*iolates"):
+            parse(f"{BODY}## Allowed\n{form.format(word)}\n", "w", "w.md")
     assert len(parse(f"{BODY}{form.format(word)}\n", "w", "w.md").rules) == 2
 
 
@@ -139,8 +148,60 @@ def test_a_name_that_holds_such_a_word_names_a_group(name):
         assert len(parse(f"- bombs\n{form.format(name)}\n", "w", "w.md").rules) == 2
 
 
+@pytest.mark.parametrize("line", ["Allow", "Never allow", "Permitted", "Exceptions for staff", "Do not flag", "Safe"])
+def test_a_line_right_below_an_item_is_asked_too(line):
+    """No blank line between them: the item would go on with it, and what is below be a rule, or allowed."""
+    section = "## Allowed\n- history\n" if line == "Never allow" else ""
+    with pytest.raises(Mistakes) as e:
+        parse(f"{BODY}{section}{line}:\n- art\n", "w", "w.md")
+    assert len(e.value.lines) == 1 and f"{line!r} would be an item of" in e.value.lines[0]
+    assert len(parse(f"{BODY}- bombs of\nDrugs:\n- guns\n", "w", "w.md").rules) == 3
+
+
+@pytest.mark.parametrize("name", ["Do not flag", "Don't flag", "Never block", "Do not stop", "Not harmful", "Not in scope",
+                                  "Not covered", "What not to block", "Should not be flagged", "No action"])
+def test_not_to_stop_is_allowed(name):
+    """The advice to put them under Violates would turn the policy round."""
+    for form in ("### {}\n- art", "{}:\n- art", "\n{}:\n- art", "- {}: art"):
+        assert "art" in parse(f"{BODY}## Allowed\n- history\n{form.format(name)}\n", "w", "w.md").allowed[-1]
+
+
+@pytest.mark.parametrize("lead", ["OK unless it contains", "Allowed unless", "It is safe unless it contains", "Fine unless",
+                                  "Allow if it does not contain", "An answer is OK unless it contains", "Permitted except"])
+def test_what_is_allowed_but_for_its_items_leads_to_rules(lead):
+    for above in ("", "# W\n\n", "## Violates\n", "# W\n## Violates\n\n"):
+        p = parse(f"{above}{lead}:\n- insults\n- threats\n", "w", "w.md")
+        assert [r.text for r in p.rules] == ["insults", "threats"]
+
+
+@pytest.mark.parametrize("name", ["DoS", "DOS", "DoS (denial of service)", "Safe to mix", "Good to know",
+                                  "Safe for children", "Permits", "Fines"])
+def test_a_noun_is_no_permission(name):
+    assert len(parse(f"{BODY}### {name}\n- a\n", "w", "w.md").rules) == 2
+    for item in (name, "Permit", "Fine", "Safe", "Allow list", "Good", "Accept", "Dos"):
+        assert len(parse(f"{BODY}- {item}: forging one\n", "w", "w.md").rules) == 2
+    for item in ("Do not resuscitate", "Don't panic", "Blocked content", "Ban", "Bad news"):
+        assert parse(f"{BODY}## Allowed\n- {item}: the history\n", "w", "w.md").allowed == (f"{item}: the history",)
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    ("The assistant must not:", "It must also not:"), ("Never:", "For example:"), ("Block:", "Also block:"),
+    ("Drugs:", "Guns:"), ("\u6bd2\u54c1\uff1a", "\u6b66\u5668\uff1a"), ("", "See also:"), ("", "Drugs:"), ("", "Never:")])
+def test_lines_that_say_the_same_name_groups_in_a_file_without_sections(first, second):
+    p = parse(f"# W\n\n{first}\n- bombs\n\n{second}\n- guns\n{second}\n- knives\n", "w", "w.md")
+    assert [r.text for r in p.rules] == ["bombs", "guns", "knives"]
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    ("Never:", "Erlaubt:"), ("We must not:", "We may:"), ("We may:", "We must not:"), ("Yes:", "No:"), ("", "Staff may:"),
+    ("", "Staff can talk about:"), ("Drugs:", "Allowed for staff:"), ("Drugs:", "Do not flag:")])
+def test_lines_that_say_different_things_part_the_rules_of_a_file_without_sections(first, second):
+    with pytest.raises(Mistakes, match="w.md:5: .*parts the rules"):
+        parse(f"# W\n{first}\n- bombs\n\n{second}\n- guns\n", "w", "w.md")
+
+
 @pytest.mark.parametrize("word", ["Allow", "Permitted", "Do", "This is fine", "Erlaubt", "\u5141\u8bb8", "Drugs", "drugs"])
-@pytest.mark.parametrize("above", ["- bombs\n\n", "Block:\n- bombs\n\n", "# W\nNever sell\n\n- bombs\n- guns\n\n"])
+@pytest.mark.parametrize("above", ["Block:\n- bombs\n\n", "# W\nNever sell:\n\n- bombs\n- guns\n\n"])
 def test_a_line_that_parts_the_rules_of_a_file_without_sections_is_a_mistake(above, word):
     for end in (":", "\uff1a", " :"):
         with pytest.raises(Mistakes) as e:
