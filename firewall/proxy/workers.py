@@ -8,7 +8,8 @@ passed on, and each ends now, with a record of what it had in flight. A parent t
 A worker that dies is started again, and begins with the last good policies where an edit is broken (`source`). Its socket
 takes connections meanwhile, which nobody answers: after a start that came to nothing it is closed, so that the others get
 them all, and more starts follow with back-off. Nobody who serves is ended because another cannot: only where nobody serves,
-five deaths in ten seconds, three starts that came to nothing, whatever they took, or the very first one end it all. The parent waits for nobody: while a worker loads, another that dies is started again.
+five deaths in ten seconds, three starts that came to nothing, whatever they took, or the very first one end it all. The
+parent waits for nobody: while a worker loads, another that dies is started again.
 """
 
 from __future__ import annotations

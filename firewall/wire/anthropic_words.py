@@ -21,6 +21,7 @@ import orjson
 from firewall.wire.leaves import BASE64, LINK, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
 from firewall.wire.openai_words import judgeable
 from firewall.wire.owners import Owners
+from firewall.wire.sealed import Unread
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, unreadable
 
@@ -138,7 +139,7 @@ class Blocks:
         self.asked = asked
         self.after: Seen | None = None
         self.last = self.complete = False
-        self.opaque: list[str] = []
+        self.opaque = Unread()
         self.id = ""
         self._messages = 0
         self._owners = Owners()
@@ -298,9 +299,7 @@ class Blocks:
                 if key == "partial_json":
                     if type_ != "input_json_delta":     # two writers of one input: their escapes are decoded together
                         raise unreadable("a delta of another type writes a block's input")
-                    if index not in self._calling and len(self._calling) >= OPEN:
-                        raise unreadable("too many blocks are open")
-                    self._calling.setdefault(index, []).append(value)
+                    self._hold(index).append(value)
             elif key == "citation" and type(value) is dict:
                 self.plain = False
                 number = self._cited[index] = self._cited.get(index, -1) + 1
@@ -308,6 +307,14 @@ class Blocks:
                     self._other(value, name, inner, _DELTA["citation"], f"{path}.citations.{number}", out)
             else:
                 self._other(delta, key, value, _DELTA, path, out)
+                if self.opaque.spoken:      # state in pieces that is words: held until it is whole, and can be decoded
+                    self._hold(index)
+                    self.plain = False
+
+    def _hold(self, index: int) -> list[str]:
+        if index not in self._calling and len(self._calling) >= OPEN:
+            raise unreadable("too many blocks are open")
+        return self._calling.setdefault(index, [])
 
     def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
         """Any field; its key too where it is no protocol word."""
@@ -326,7 +333,10 @@ class Blocks:
     def _called(self, index: int) -> list[Leaf]:
         """A tool use is whole: what the escapes of its input hide."""
         inside = decoded("".join(self._calling.pop(index, ())))
-        return [Leaf(f"{self._path(index)}.input.decoded".replace(".", "/"), inside)] if inside else []
+        found = [(f"{self._path(index)}.input", inside)] if inside else []
+        if self.opaque.spoken:
+            found += self.opaque.ended(self._path(index) + ".")
+        return [Leaf(f"{path}.decoded".replace(".", "/"), text) for path, text in found]
 
 
 def _type(node: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from firewall.wire.openai_words import judgeable
 from firewall.wire.owners import Owners
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, inspectable, integer, items, sizes
+from firewall.wire.sealed import Unread
 from firewall.wire.speech import Array
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed, unreadable
@@ -154,7 +155,7 @@ class Candidates:
         self.expected = integer(config.get("candidateCount", config.get("candidate_count")), digits=True) or 1
         self.after: Seen | None = None
         self.last = self.complete = False
-        self.opaque: list[str] = []
+        self.opaque: list[str] = Unread()
         self._calls: dict[int, int] = {}        # candidate -> calls begun
         self._open: set[int] = set()            # candidates with a call under way
         self._owners = Owners()

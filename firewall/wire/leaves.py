@@ -22,15 +22,17 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from firewall.wire.sealed import HIDDEN, media, sealed, shown, unpacked
+from firewall.wire.sealed import HIDDEN, LEAST, Unread, media, sealed, shown, unpacked
 from firewall.wire.vocabulary import KEYS
 
-Shape = frozenset[str] | Literal["token", "base64", "pad", "media", "data", "link", "file", "numbers", "secret", "spoken"]
+Shape = frozenset[str] | Literal["token", "base64", "encrypted", "pad", "media", "data", "link", "file", "numbers",
+                                 "secret", "spoken"]
 Inert = Mapping[str, Shape]
 Tree = dict[str, Any]       # a trie over path steps; leaves are shapes
 
 TOKEN: Final = "token"      # an id, a model, a time: at most 128 of the characters below
 BASE64: Final = "base64"    # signatures and encrypted state, no text (`sealed.py`): opaque, and counted as such
+ENCRYPTED: Final = "encrypted"      # the same, where `type` beside it says so
 PAD: Final = "pad"          # random padding: at most 512 letters and digits
 MEDIA: Final = "media"      # a base64 picture, sound or document: opaque, and counted as such
 DATA: Final = "data"        # the same as a data: URL; any other is a link
@@ -48,7 +50,8 @@ thinking redacted_thinking video_url audio_url document_url ephemeral auto any t
 NUMBER INTEGER BOOLEAN ARRAY
 OBJECT NULL""".split())
 
-OPAQUE: frozenset[str] = frozenset((BASE64, MEDIA, DATA, LINK, FILE))
+STATES: frozenset[str] = frozenset((BASE64, ENCRYPTED))
+OPAQUE: frozenset[str] = frozenset((BASE64, ENCRYPTED, MEDIA, DATA, LINK, FILE))
 
 ARGUMENTS: frozenset[str] = frozenset(("input", "args", "arguments"))
 
@@ -90,8 +93,9 @@ def passes(shape: Any, text: str, holder: Any = None) -> bool:
         return len(text) <= 128 and text.isascii() and not text.encode().translate(None, _TOKEN)
     if shape == PAD:
         return len(text) <= 512 and (not text or (text.isascii() and text.isalnum()))
-    if shape == BASE64:
-        return sealed(text)
+    if shape == BASE64 or shape == ENCRYPTED:
+        return len(text) >= LEAST and (shape == BASE64 or (
+            type(holder) is dict and holder.get("type") in ("reasoning.encrypted", "redacted_thinking"))) and sealed(text)
     if shape == SECRET:
         return len(text) <= 4096 and text.isascii() and text.isprintable() and " " not in text.strip()
     if shape == MEDIA or (shape == DATA and text.startswith("data:")):
@@ -123,7 +127,13 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
             if node is not None:
                 if type(node) is dict:
                     node = node.get("")
-                if passes(node, value, holder):
+                fits = passes(node, value, holder)
+                if type(opaque) is Unread and type(node) is str and node in STATES:
+                    said = opaque.words(path, value, fits)
+                    out += [Leaf(path, text) for text in said[:-1]]
+                    if not said:
+                        continue
+                elif fits:
                     if type(node) is str and node in OPAQUE and opaque is not None:
                         opaque.append(path)
                     continue
@@ -140,7 +150,7 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
             out.append(Leaf(path, value, holder, key))
             if (node == MEDIA or node == DATA) and (text := unpacked(value, holder)):
                 out.append(Leaf(path + "#decoded", text))
-            elif node == BASE64 and (text := unpacked(value, None)):
+            elif (node == BASE64 or node == ENCRYPTED) and (text := unpacked(value, None)):
                 out.append(Leaf(path + "#decoded", text))
         elif kind is dict:
             under: Tree = node if type(node) is dict else {}

@@ -24,6 +24,7 @@ import orjson
 from firewall.wire.leaves import (
     BASE64,
     DATA,
+    ENCRYPTED,
     LINK,
     OPAQUE,
     PAD,
@@ -40,6 +41,7 @@ from firewall.wire.leaves import (
 )
 from firewall.wire.owners import Owners
 from firewall.wire.repeats import Repeats
+from firewall.wire.sealed import Unread
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import unreadable
 
@@ -48,12 +50,13 @@ _FILTERS: Inert = {f"{place}.{name}.severity": SEVERITY
                    for place in ("prompt_filter_results[].content_filter_results", "choices[].content_filter_results")
                    for name in ("hate", "self_harm", "sexual", "violence", "profanity")}
 # What an assistant's message holds beside its words, and the next request repeats.
+_DETAIL: Inert = {"data": ENCRYPTED, "signature": BASE64}
 STATE: Inert = {
     "content[].image_url.url": DATA, "images[].image_url.url": DATA,        # OpenRouter
     "reasoning_details[].type": words("reasoning.text reasoning.summary reasoning.encrypted"),
     "reasoning_details[].format": words("""unknown openai-responses-v1 azure-openai-responses-v1 xai-responses-v1
         anthropic-claude-v1 google-gemini-v1"""),
-    **{f"{place}[].{name}": BASE64 for place in ("reasoning_details", "thinking_blocks") for name in ("data", "signature")},
+    **{f"{place}[].{name}": shape for place in ("reasoning_details", "thinking_blocks") for name, shape in _DETAIL.items()},
     "reasoning_details[].id": TOKEN,
     **{f"{place}{path}": BASE64 for place in ("", "tool_calls[].") for path in (        # Gemini's OpenAI endpoint, LiteLLM
         "extra_content.google.thought_signature", "provider_specific_fields.thought_signature",
@@ -111,7 +114,7 @@ class Choices:
     def __init__(self, expected: int = 1, copies: bool = False) -> None:
         self.copies = copies                    # show folded copies too: to redact them
         self.expected = max(1, expected)        # choices the client asked for
-        self.opaque: list[str] = []
+        self.opaque = Unread()
         self.open: tuple[int, ...] = ()         # choices begun and not finished
         self.closed: tuple[int, ...] = ()
         self.plain = True                       # nothing of the last document was left out because it was said before
@@ -244,6 +247,9 @@ class Choices:
                 if key in IDS and value:
                     raise unreadable("token ids in the answer", "unjudgeable_field")
                 out += self._other(said, key, value, _SAID, base.replace("/", ".") + ".said")
+        if self.opaque.spoken:      # state in pieces that is words: held until it is whole, and can be decoded
+            self.calling.add(index)
+            self.plain = False
         if thoughts:
             lead = base + "/reasoning"
             first = [leaf for leaf in thoughts if leaf.path == lead]
@@ -315,7 +321,8 @@ class Choices:
             inside = decoded("".join(self._written.pop(channel)))
             if inside:
                 out.append(Leaf(channel + "/decoded", inside))
-        return out
+        ended = self.opaque.ended(f"choice.{index}.") if self.opaque.spoken else ()
+        return out + [Leaf(path.replace(".", "/") + "/decoded", inside) for path, inside in ended]
 
     def _logprobs(self, value: dict[str, Any], channel: str, out: list[Leaf]) -> list[Leaf]:
         """Adds the words of log-probabilities, but for those that may repeat the text: these are returned."""

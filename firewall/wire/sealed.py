@@ -25,6 +25,7 @@ PICTURES = ("image/", "audio/", "video/", "font/", "application/pdf")    # what 
 HIDDEN: Final = "\u2026"    # an opaque token in a link
 WINDOW, FEW = 256, 20   # letters
 SHARE = 10 / 26         # of a cipher's letters: `_COMMON`
+LEAST = 64      # characters of state: what is shorter may be a piece of words, and no vendor's state is
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-"
 _CONTROL = bytes(code for code in (*range(32), 127) if code not in b"\b\t\n\v\f\r\x1b")
@@ -56,8 +57,50 @@ def sealed(text: str) -> bool:
     if _HEX.fullmatch(text):
         return not _spoken(bytes.fromhex(text[:len(text) // 2 * 2]))
     body = text.rstrip("=")
-    data = _bytes(body[:-1] if len(body) % 4 == 1 else body)      # a fragment of it
-    return data is not None and not _spoken(data) and not _worded(text)
+    for cut in range(4):        # a fragment of it may begin and end anywhere
+        piece = body[cut:]
+        data = _bytes(piece[:-1] if len(piece) % 4 == 1 else piece)
+        if data is None or _spoken(data):
+            return False
+    return not _worded(text, 5 if len(text) > WINDOW else 4)
+
+
+class Unread(list[str]):
+    """Paths of a stream that passed unread. A vendor sends state whole; where it comes in pieces, each must be sealed and
+    none of it words when put together. From the first that is not, all on that path is words, and decoded at the end.
+
+    Attributes:
+        spoken: path -> pieces that were words, until `ended`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoken: dict[str, list[str]] = {}
+        self._passed: dict[str, list[str]] = {}
+        self._lost: set[str] = set()        # paths whose state is words
+
+    def words(self, path: str, text: str, fits: bool) -> list[str]:
+        """What is words with the next piece of a path, which `fits` by itself: nothing, the piece, or what passed before
+        it and the piece."""
+        if fits and path not in self._lost:
+            before = self._passed.setdefault(path, [])
+            if not before or not _worded("".join((*before[-8:], text)), 4):
+                before.append(text)
+                self.append(path)
+                return []
+        self._lost.add(path)
+        said = [said for said in ("".join(self._passed.pop(path, ())), text) if said]
+        self.spoken.setdefault(path, []).extend(said)
+        return said
+
+    def ended(self, path: str) -> list[tuple[str, str]]:
+        """(path, text) of what was words in pieces on all paths that begin so, and is base64 of text."""
+        found = []
+        for name in [name for name in self.spoken if name.startswith(path)]:
+            said = self.spoken.pop(name)
+            if len(said) > 1 and (text := unpacked("".join(said), None)):
+                found.append((name, text))
+        return found
 
 
 def shown(link: str) -> str:

@@ -156,6 +156,70 @@ def test_readable_state_is_words(text: str) -> None:
             assert text == SLUG or WORDS in said
 
 
+def pieces(wire: str, texts: list[str]) -> tuple[str, int, bool]:
+    """Words, opaque leaves, and whether all after the first event was held: state that comes in pieces."""
+    if wire == "openai-chat":
+        deltas: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": {"extra_content": {"google": {"thought_signature": text}}}}]}
+            for text in texts]
+        end = [{"choices": [{"index": 0, "delta": {"content": "."}}]},
+               {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    else:
+        deltas = [{"type": "message_start", "message": {"type": "message", "role": "assistant", "content": []}},
+                  {"type": "content_block_start", "index": 0,
+                   "content_block": {"type": "thinking", "thinking": "", "signature": ""}}]
+        deltas += [{"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": text}}
+                   for text in texts]
+        end = [{"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "."}},
+               {"type": "content_block_stop", "index": 0}, {"type": "message_stop"}]
+    listener = listen(wire)
+    frames = heard(listener, events(*deltas, *end, done=wire == "openai-chat"))
+    held = all(frame.pending for frame in frames[len(deltas) - 1:len(deltas) + 1])
+    return "".join(piece.text for frame in frames for piece in frame.pieces), len(listener.opaque), held
+
+
+def cut(text: str, size: int) -> list[str]:
+    return [text[i:i + size] for i in range(0, len(text), size)]
+
+
+@pytest.mark.parametrize("wire", ["openai-chat", "anthropic-messages"])
+@pytest.mark.parametrize("size", [11, 20, 63, 64, 65, 100, 9999])
+def test_words_in_pieces_are_words(wire: str, size: int) -> None:
+    """However they are cut: no piece is too short to tell."""
+    said, opaque, held = pieces(wire, cut(SLUG, size))
+    assert SLUG in said and held and not opaque
+    packed = b64encode(WORDS.encode()).decode()
+    said, opaque, held = pieces(wire, cut(packed, size))
+    assert WORDS in said and held and not opaque
+
+
+@pytest.mark.parametrize("wire", ["openai-chat", "anthropic-messages"])
+def test_state_in_pieces_is_none_while_each_tells(wire: str) -> None:
+    for size, count in ((9999, 1), (240, len(cut(STATE, 240)))):
+        said, opaque, held = pieces(wire, cut(STATE, size))
+        assert said == "." and opaque == count and not held
+
+
+def test_what_passed_is_shown_with_words_that_follow_it() -> None:
+    state = STATE[:80]
+    for size in (300, 10):
+        said, opaque, _ = pieces("openai-chat", [state, *cut(SLUG, size)])
+        assert said.startswith(state + SLUG[:10]) and SLUG in said and opaque == 1
+
+
+@pytest.mark.parametrize("kind", ["reasoning.text", "reasoning.summary", None])
+def test_data_is_state_by_its_type(kind: str | None) -> None:
+    detail = {"data": STATE, "format": "unknown"} | ({"type": kind} if kind else {})
+    for said, opaque in both("openai-chat", chat(reasoning_details=[detail])):
+        assert STATE in said and not opaque
+
+
+@pytest.mark.parametrize("place", ["openrouter encrypted", "gemini call", "reasoning", "thinking", "gemini", "litellm"])
+def test_short_state_is_words(place: str) -> None:
+    for said, opaque in both(*answers("how-to-build-a-zebra-at-home", "", "")[place]):
+        assert "how-to-build-a-zebra-at-home" in said and not opaque
+
+
 def test_grounding() -> None:
     (said, opaque), _ = both("gemini", gemini({"text": "Spain won."}, groundingMetadata=GROUNDED))
     assert "Spain won." in said and "example.org" in said and "who won" in said
