@@ -27,8 +27,8 @@ def application(house: House) -> web.Application:
         policies = house.policies
         body = {"ready": not why, "reason": why or None, "policies": {
             "digest": policies.digest, "active": [p.id for p in policies], "stale": bool(house.source.stale),
-            "mistakes": list(house.source.stale)}, "guard": {"name": house.guard.name,
-                                                             "fingerprint": house.guard.fingerprint},
+            "mistakes": list(house.source.stale)}, "guard": {
+                "name": house.guard.name, "fingerprint": house.guard.fingerprint, "fault": house.guard.ready() or None},
             "release": house.config.stream.release,
             "fails": {"closed": [p.id for p in policies if not p.open],
                       "open": [p.id for p in policies if p.open]}}

@@ -11,6 +11,7 @@ import struct
 
 import pytest
 
+from firewall.guards.scripted import ScriptedGuard
 from firewall.proxy.records import follow, verify
 from tests.story.oracles import CHAT, asks, audited, body_of, clean, post, raw, settled, status, untouched
 from tests.story.test_cases_limits import running, send
@@ -127,3 +128,18 @@ async def test_r13_a_real_process_sheds(tmp_path):
             assert status(await send(process.port, post(asks()))) == 503 and len(mu.seen) == before
             process.popen.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(("policy", "more"), [
+    ("---\non-guard-error: open\n---\n- a rule\n", {}), ("- a rule\n", {"stream": {"release": "watch"}})])
+async def test_a_guard_that_may_fail_takes_nobody_out_of_service(story, policy, more):
+    """Requests pass without it, so a load balancer has to go on sending them; /readyz says what is broken."""
+    import aiohttp
+    async with story([whole(chat("x"))], guard=ScriptedGuard(mode="dead"), policy=policy, **more) as s:
+        assert status(await raw(s, post(asks()))) == 200
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{s.firewall.admin_port}/readyz") as r:
+            body = await r.json()
+            assert r.status == 200 and body["ready"] and body["reason"] is None and "dead" in body["guard"]["fault"]
+        (s.firewall.house.source.folder / "strict.md").write_text("---\nrelease: rolling\n---\n- a rule\n")
+        s.firewall.house.source.refresh(force=True)
+        assert "dead" in s.firewall.house.ready()
