@@ -10,6 +10,12 @@ from firewall.errors import Mistakes
 _LIKE = re.compile(r"(.+)\.(?:md|markdown|mdown|mkdn?|md\.txt)", re.I)
 
 
+def asks(path: Path) -> bool:
+    """Whether `files` takes it or refuses it."""
+    hidden = path.name[0] == "." or path.stem.lower() == "readme"
+    return not hidden and (path.suffix == ".md" or bool(_LIKE.fullmatch(path.name)))
+
+
 def files(folder: Path) -> list[Path]:
     """Its `*.md` by name, but README.md and hidden files (`.#x.md` is an editor's lock). Folders in it are not looked into.
 
@@ -17,7 +23,7 @@ def files(folder: Path) -> list[Path]:
         Mistakes: no such folder, it cannot be listed, or a file's name ends almost as a policy's does.
     """
     try:
-        found = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.stem.lower() != "readme")
+        found = sorted(filter(asks, folder.iterdir()))
     except (FileNotFoundError, NotADirectoryError):
         raise Mistakes([f"{folder}: no such folder; write one with `python -m firewall init DIR`"]) from None
     except OSError as e:
@@ -25,4 +31,4 @@ def files(folder: Path) -> list[Path]:
     if wrong := [f"{p}:1: would not be read; rename it to {match[1] + '.md'!r}" for p in found
                  if p.suffix != ".md" and (match := _LIKE.fullmatch(p.name))]:
         raise Mistakes(wrong)
-    return [p for p in found if p.suffix == ".md"]
+    return found

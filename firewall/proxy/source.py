@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from firewall.errors import Mistakes
+from firewall.folder import asks
 from firewall.policy import PolicySet, load
 
 REST = 100_000_000      # nanoseconds without a write after which a file counts as written
@@ -115,10 +116,15 @@ class Source:
         return fresh
 
     def _look(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
-        """What a folder holds: with the files' numbers, for two that a link chose between may be as old and as long, with
-        the time of their last change, for a mode or an owner changes no content, and with what has a name only."""
+        """What a folder holds that is read or refused: with the files' numbers, for two that a link chose between may be as
+        old and as long, with the time of their last change, for a mode or an owner changes no content, and with what has a
+        name only."""
         out: list[tuple[str, int, tuple[int, ...]]] = []
-        for path in self.folder.glob("[!.]*.md"):
+        try:
+            found = list(filter(asks, self.folder.iterdir()))
+        except OSError as e:
+            return (("", 0, (e.errno or 0,)),)
+        for path in found:
             try:
                 stat = path.stat()
             except OSError as e:

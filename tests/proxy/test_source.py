@@ -178,6 +178,18 @@ def test_a_worker_that_starts_while_an_edit_is_broken_begins_with_the_last_good_
     assert not two.refresh() and not two.stale and two.current.digest == one.current.digest
 
 
+@pytest.mark.parametrize("name", ["b.MD", "notes.markdown", "c.md.txt"])
+def test_a_file_that_the_next_start_would_refuse_is_stale_now(source: Source, name: str) -> None:
+    path, before = source.folder / name, source.current.digest
+    path.write_text(GOOD)
+    assert not source.refresh() and name in source.stale[0] and source.current.digest == before
+    path.unlink()
+    assert not source.refresh() and not source.stale
+    for other in ("README.md", "notes.txt", "a.md~", "a.cases.jsonl"):
+        (source.folder / other).write_text("# words\n")
+    assert not source.refresh() and source.reloads == {"ok": 1, "failed": 1}
+
+
 def test_an_editors_lock_is_no_policy(source: Source) -> None:
     os.symlink("me@host.123:1", source.folder / ".#a.md")
     (source.folder / ".a.md").write_text("half")
