@@ -284,8 +284,8 @@ def _section(part: Any, table: dict[str, Any], section: str, text: str, where: s
         if problem:
             wrong.append(f"{where}:{line}: {section}.{key}: {problem}")
             continue
-        beside = Path(where).absolute().parent
-        if name in PATHS and value not in ("", "-") or name == "model" and value and (beside / value).exists():
+        beside = Path.cwd() if Path(where).is_fifo() else Path(where).absolute().parent         # `--config <(...)`
+        if name in PATHS and value not in ("", "-") or name == "model" and value and os.path.exists(beside / value):
             value = str(beside / value)         # a model may also be the name that a server knows it by
         part = replace(part, **{name: value})
     return part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -240,6 +241,17 @@ def test_every_path_is_relative_to_the_file(tmp_path):
     assert (got.guard.model, got.records.file) == (f"{etc}/weights", f"{etc}/r.jsonl")
     got = config.load(write(tmp_path, '[guard]\nkind = "remote:http://h"\nmodel = "org/name"\n[records]\nfile = "-"\n'), {})
     assert (got.guard.model, got.records.file) == ("org/name", "-")
+    long = "a" * 300                                    # a name that is no path
+    assert config.load(write(tmp_path, f'[guard]\nkind = "remote:http://h"\nmodel = "{long}"\n'), {}).guard.model == long
+
+
+def test_paths_of_a_file_that_is_a_pipe_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside, outside = os.pipe()
+    with open(outside, "w") as file:
+        file.write('[records]\nfile = "r.jsonl"\n')
+    assert config.load(Path(f"/dev/fd/{inside}"), {}).records.file == str(tmp_path / "r.jsonl")
+    os.close(inside)
 
 
 @pytest.mark.parametrize("head", ["[guard] # words", "[ guard ]", "  [guard]", '["guard"]', "[guard]"])
