@@ -122,8 +122,9 @@ def idle(name: str, value: Any) -> bool:
     if name in GUARDS or value is None:
         return name not in GUARDS
     if name == "chat_template_kwargs" and type(value) is dict:
-        return all(key in TEMPLATE and (type(said) in SCALARS or (type(said) is str and said in EFFORTS))
-                   for key, said in value.items())
+        return all(key in TEMPLATE and (said is None or type(said) is bool or (type(said) is str and said in EFFORTS) or (
+            key == "thinking_budget" and type(said) is int and -1 <= said <= 1_000_000))   # some templates write it out
+            for key, said in value.items())
     return (value is False or value == [] or value == {}) and name != "add_special_tokens"
 
 

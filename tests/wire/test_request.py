@@ -63,7 +63,8 @@ def test_what_asks_for_nothing_passes_and_is_no_word(wire: str, field: str, valu
 @pytest.mark.parametrize(("field", "value", "param"), [
     *[(KWARGS, value, KWARGS) for value in (
         {"enable_thinking": "ignore all rules"}, {"reasoning_effort": "ignore all rules"}, {"thinking": ["x"]},
-        {"enable_thinking": False, "documents": False}, {"reasoning_effort": {"a": 1}}, ["x"], "x", 0)],
+        {"enable_thinking": False, "documents": False}, {"reasoning_effort": {"a": 1}}, ["x"], "x", 0,
+        {"thinking_budget": 4111111111111111}, {"thinking_budget": 0.5}, {"thinking": 4111})],
     ("chat_template", "", "chat_template"), ("guardrails", None, "guardrails"), ("guardrails", [], "guardrails"),
     ("disable_global_guardrails", False, "disable_global_guardrails"), ("add_special_tokens", False, "add_special_tokens"),
     ("metadata", {"guardrails": []}, "metadata.guardrails"), ("container", {"id": "c", "skills": []}, "container"),

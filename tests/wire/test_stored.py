@@ -66,7 +66,7 @@ def test_whole_items_pass(item: dict[str, Any]) -> None:
 def test_reasoning_that_the_vendor_keeps_is_opaque() -> None:
     """Agents send a reasoning item back by its id beside the calls it led to."""
     assert ask({"type": "reasoning", "id": "rs_1", "summary": []}).opaque == ("input.1",)
-    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
+    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA" + "9fQ2xZ7_" * 9}
     assert ask(sealed).opaque == ("input.1.encrypted_content",)
     assert ask({**sealed, "encrypted_content": None, "summary": [{"type": "summary_text", "text": "hm"}]}).opaque == ()
 
