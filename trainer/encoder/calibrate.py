@@ -28,7 +28,7 @@ from trainer.encoder.export import ASSETS, GRAPHS, sha256
 from trainer.encoder.measure import auroc
 from trainer.encoder.train import corpus
 
-TARGET = 0.025
+TARGET = 0.03
 CUSTOM = 0.05           # a custom policy has not been calibrated: it should rather miss than cry wolf
 TAIL = 0.10             # share of innocent scores that describes a policy's upper tail
 ABOVE = 0.3             # logits over the highest natural score at which a threshold ends
