@@ -213,8 +213,8 @@ class Patterns:
                 bare = part
                 if not (quick and c.quiet.alone(part)):
                     found = c.exact(text, start + at, part)
-                    if at == 0 and start and _WORD.match(text, start - 1):      # cut in a word: no match begins here
-                        found = {hit for hit in found if hit[1] > start}
+                    if at == 0 and start and _WORD.match(text, start - 1):      # cut in a word: none begins here anew
+                        found = {hit for hit in found if hit[1] > start or hit in hits}
                     bare = _blanked(part, [(s - start - at, e - start - at) for _, s, e, _ in found])
                     viewed = c.hidden(bare)
                     if viewed and shown:

@@ -287,6 +287,7 @@ UNITS = ["hello ", "AKIAIOSFODNN7EXAMPLE", " joe@example.com", "project zebra ",
 
 @given(st.lists(st.sampled_from(UNITS), min_size=1, max_size=12), st.lists(st.integers(0, 2000), max_size=8))
 @example([" +1 415 555", " 2671 ", "word " * 60], [262, 262])
+@example(["AKIAIOSFODNN7EXAMPLE", "project zebra ", "AKIAIOSFODNN7EXAMPLE", "word " * 60], [284, 284])
 @settings(max_examples=400)
 def test_looking_step_by_step_finds_the_same(units: list[str], cuts: list[int]) -> None:
     policies = detecting(*DETECTORS, "phrase:project zebra")

@@ -221,7 +221,7 @@ async def test_inputs_are_bounded_and_give_way(story):
             began = time.perf_counter()
             await asyncio.sleep(0.001)
             worst = max(worst, time.perf_counter() - began)
-        assert len(json.loads(body_of(task.result()))["results"]) == 1024 and worst < 0.5
+        assert len(json.loads(body_of(task.result()))["results"]) == 1024 and worst < 1
 
 
 # the client
