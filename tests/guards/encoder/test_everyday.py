@@ -16,7 +16,7 @@ from firewall.verdict import decide
 
 HERE = Path(__file__)
 POLICIES = HERE.parents[3] / "policies"
-FEW = 4         # of fifty; the fifth round stopped six
+FEW = 4         # of fifty; the fifth round's weights stopped six
 
 
 async def test_everyday_exchanges_pass() -> None:
