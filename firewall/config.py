@@ -1,8 +1,7 @@
 """firewall.toml -> frozen dataclasses. All mistakes at once, each with file, line, key path and the nearest key.
 
 Flags win over environment over file over defaults. Paths in a file are relative to it as it is named: what its links point
-to may change. The shipped `firewall.toml` holds every key at its default; a test
-keeps the two equal.
+to may change. The shipped `firewall.toml` holds every key at its default; a test keeps the two equal.
 """
 
 from __future__ import annotations

@@ -149,6 +149,12 @@ class Supervised:
                 told.add(one.recv(1))
         return told
 
+    def ended(self) -> tuple[int, int]:
+        """What it comes back with once asked to end, and how often it said that a worker was down."""
+        self.process.terminate()
+        said = self.process.communicate(timeout=20)[1]
+        return self.process.returncode, said.count('"event":"worker_down"')
+
     def until(self, true: Callable[[], object]) -> None:
         end = time.monotonic() + 20
         while not true():
@@ -170,9 +176,7 @@ def test_who_serves_is_not_ended_by_a_worker_that_is_killed_while_it_loads(tmp_p
     it.until(lambda: len(it.starts(1)) == 3)
     it.until(lambda: it.answered() == {b"0", b"1"})
     assert len(it.starts(0)) == 1
-    it.process.terminate()
-    said = it.process.communicate(timeout=20)[1]
-    assert it.process.returncode == 0 and said.count('"event":"worker_down"') == 2
+    assert it.ended() == (0, 2)
 
 
 def test_who_serves_is_not_ended_because_another_does_not_start(tmp_path: Path) -> None:
@@ -186,9 +190,7 @@ def test_who_serves_is_not_ended_because_another_does_not_start(tmp_path: Path) 
     it.until(lambda: len(it.starts(1)) == 7)
     it.until(lambda: it.answered() == {b"0", b"1"})
     assert len(it.starts(0)) == 1
-    it.process.terminate()
-    said = it.process.communicate(timeout=20)[1]
-    assert it.process.returncode == 0 and said.count('"event":"worker_down"') == 5
+    assert it.ended() == (0, 5)
 
 
 def test_three_starts_that_come_to_nothing_end_it_all_where_nobody_serves(tmp_path: Path) -> None:
