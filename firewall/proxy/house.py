@@ -23,6 +23,8 @@ from firewall.proxy.source import Source
 from firewall.verdict import ALLOW, Decision, Verdict, decide
 from firewall.wire.body import BodyLimits
 
+Judged = tuple[Decision, list[Verdict]]
+
 
 class House:
     """Built before the event loop serves; `start` and `close` frame its life.
@@ -92,27 +94,26 @@ class House:
         """Tries again what keeps us from being ready: no traffic would find out, for who is not ready gets none."""
         self.records.mend()
 
-    async def judge(self, case: Case, exchange: Exchange) -> tuple[Decision, list[Verdict]]:
-        """One question on the request side."""
-        errors: list[GuardDown] = []
-        verdicts: list[Verdict] = []
+    def known(self, case: Case, exchange: Exchange) -> Judged | None:
+        """The decision on one question of the request side, where nobody has to think."""
         if not case.policies.policies:
-            return ALLOW, verdicts
+            return ALLOW, []
         try:
             verdict = self.guard.known(case)
-            if verdict is None:
-                verdict = await self.guard.judge(case)
-            exchange.heard(verdict)
-            verdicts.append(verdict)
-            if verdict.unsure:
-                errors.append(GuardDown("guard_unsure", "the guard did not vouch for a whole request"))
         except GuardDown as error:
-            errors.append(error)
-            exchange.error = error
-        decision = decide(verdicts, case.policies, errors)
-        if not decision.stops:
-            exchange.error = None
-        return decision, verdicts
+            return _decided(case, exchange, error)
+        return None if verdict is None else _decided(case, exchange, verdict)
+
+    async def think(self, case: Case, exchange: Exchange) -> Judged:
+        """The same, of a guard that does not know."""
+        try:
+            return _decided(case, exchange, await self.guard.judge(case))
+        except GuardDown as error:
+            return _decided(case, exchange, error)
+
+    async def judge(self, case: Case, exchange: Exchange) -> Judged:
+        """One question on the request side."""
+        return self.known(case, exchange) or await self.think(case, exchange)
 
     async def close(self) -> None:
         for pool in self.pools.values():
@@ -120,3 +121,20 @@ class House:
         await self.guard.close()
         self.records.close()
 
+
+
+def _decided(case: Case, exchange: Exchange, told: Verdict | GuardDown) -> Judged:
+    errors: list[GuardDown] = []
+    verdicts: list[Verdict] = []
+    if isinstance(told, GuardDown):
+        errors.append(told)
+        exchange.error = told
+    else:
+        exchange.heard(told)
+        verdicts.append(told)
+        if told.unsure:
+            errors.append(GuardDown("guard_unsure", "the guard did not vouch for a whole request"))
+    decision = decide(verdicts, case.policies, errors)
+    if not decision.stops:
+        exchange.error = None
+    return decision, verdicts

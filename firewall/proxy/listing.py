@@ -14,10 +14,10 @@ from typing import Any
 
 from firewall.errors import FirewallError
 from firewall.exchange import Exchange
-from firewall.proxy import headers, metrics, routes
+from firewall.proxy import routes
 from firewall.proxy.http1.request import Request
 from firewall.proxy.http1.server import Refusal, Reply
-from firewall.proxy.phases import NO_KEY, App
+from firewall.proxy.phases import NO_KEY, NOT_ALLOWED, App
 
 NO_BODY = FirewallError("unexpected_body", "A GET has no body here.", status=400)
 
@@ -27,46 +27,31 @@ class Front(App):
 
     def head(self, request: Request) -> Refusal | None:
         """The head is here: refuse what needs no more."""
-        matched = _listing(request)
-        if matched is None:
+        if request.method != "GET":
             return super().head(request)
+        request.matched = self._match(request)
+        if request.matched is None:
+            return self._refuse(request, NOT_ALLOWED)
         if request.length:
             return self._refuse(request, NO_BODY)
         if self.house.client_keys and not self._known_client(request):
             return self._refuse(request, NO_KEY)
         return None
 
-    def exchange(self, request: Request, reply: Reply) -> Coroutine[Any, Any, None]:
+    def _match(self, request: Request) -> routes.Match | None:
+        if request.method != "GET":
+            return super()._match(request)
+        return routes.listing(request.path, request.query, request.get(b"anthropic-version") is not None)
+
+    def _through(self, request: Request, matched: routes.Match, exchange: Exchange,
+                 reply: Reply) -> Coroutine[Any, Any, bool]:
         """One exchange, of whichever kind."""
-        matched = _listing(request)
-        return super().exchange(request, reply) if matched is None else self._list(request, matched, reply)
+        go = self._list if request.method == "GET" else super()._through
+        return go(request, matched, exchange, reply)
 
-    def _refuse(self, request: Request | None, error: FirewallError) -> Refusal:
-        matched = _listing(request) if request is not None else None
-        if request is None or matched is None:
-            return super()._refuse(request, error)
-        exchange = self._began(request, matched)
-        exchange.error, exchange.ending, exchange.status = error, "refused", error.status
-        self.settle(exchange)
-        return Refusal(error.status, headers.refusal(exchange, error), matched.route.wire.error(error, exchange.id))
-
-    def _began(self, request: Request, matched: routes.Match) -> Exchange:
-        metrics.IN_FLIGHT.inc()
-        exchange = Exchange(matched.route.name, matched.route.wire.name, self._tenant(request),
-                            self.house.policies.digest, self.house.guard.fingerprint)
+    async def _list(self, request: Request, matched: routes.Match, exchange: Exchange, reply: Reply) -> bool:
         exchange.named(matched.model)
-        return exchange
-
-    async def _list(self, request: Request, matched: routes.Match, reply: Reply) -> None:
-        house, route = self.house, matched.route
-        exchange = self._began(request, matched)
-        with self._settled(route.wire, exchange, reply):
-            house.records.check()
-            asked = replace(route.wire.ask({}), model=matched.model)
-            await self._relay(request, matched, asked, house.policies, b"GET", b"", exchange, reply)
-
-
-def _listing(request: Request) -> routes.Match | None:
-    if request.method != "GET":
-        return None
-    return routes.listing(request.path, request.query, request.get(b"anthropic-version") is not None)
+        self.house.records.check()
+        asked = replace(matched.route.wire.ask({}), model=matched.model)
+        self._forward(request, matched, asked, self.house.policies, b"", exchange, reply)
+        return True

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -47,37 +49,46 @@ INPUTS = 1024       # texts that one `/v1/moderations` may hold: each is a quest
 
 
 class App:
-    """Binds the HTTP server to a `House`."""
+    """Binds the HTTP server to a `House`.
+
+    An exchange costs a task only while somebody thinks: `exchange` runs by hand up to its first wait, and the relay that
+    it leaves behind is driven by upstream's bytes.
+    """
 
     def __init__(self, house: House) -> None:
         self.house = house
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.relays: set[Relay] = set()
+        self.tasks: set[asyncio.Task[None]] = set()     # exchanges that wait: for a guard, for a client to take the rest
+        self.relays: set[Relay] = set()                 # exchanges whose answer is on its way
+        s = house.config.stream
+        self._period = max(0.05, min(s.content_idle, s.total) / 4)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that have begun and have no record yet."""
+        return len(self.tasks) + len(self.relays)
 
     # what the server calls
 
     def head(self, request: Request) -> Refusal | None:
         """The head is here: refuse what needs no body."""
-        matched = routes.match(request.method, request.path, request.query)
-        error: FirewallError | None = None
-        if matched is None:
-            error = NOT_ALLOWED
-        elif headers.content_type(request.headers) != b"application/json":
-            error = NOT_JSON
-        elif self.house.client_keys and not self._known_client(request):
-            error = NO_KEY
-        return self._refuse(request, error) if error else None
+        request.matched = self._match(request)
+        if request.matched is None:
+            return self._refuse(request, NOT_ALLOWED)
+        if headers.content_type(request.headers) != b"application/json":
+            return self._refuse(request, NOT_JSON)
+        if self.house.client_keys and not self._known_client(request):
+            return self._refuse(request, NO_KEY)
+        return None
 
     def request(self, request: Request, reply: Reply) -> None:
         """A whole request is here."""
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self.exchange(request, reply))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-        def left() -> None:
-            loop.call_soon(task.cancel)     # not before it began: a task that never ran would leave no record
-        reply.on_gone = left
+        phases = self.exchange(request, reply)
+        try:
+            phases.send(None)
+        except StopIteration:       # nobody had to wait
+            return
+        self._wait(phases, reply)
 
     def refused(self, error: FirewallError, request: Request | None) -> tuple[int, bytes, bytes]:
         """The server could not read a request: shape the answer, keep a record."""
@@ -88,7 +99,6 @@ class App:
         """Out of time: every exchange in flight ends legally and is recorded."""
         for relay in list(self.relays):
             relay.broke(SHUTTING)
-        await asyncio.sleep(0)
         for task in self.tasks:
             task.cancel()
         if self.tasks:
@@ -97,79 +107,13 @@ class App:
     # the phases
 
     async def exchange(self, request: Request, reply: Reply) -> None:
-        """One exchange from admission to its record."""
-        house = self.house
-        matched = routes.match(request.method, request.path, request.query)
-        assert matched is not None      # `head` let it through
-        route, wire = matched.route, matched.route.wire
-        policies = house.policies
-        exchange = Exchange(route.name, (route.local or wire).name, self._tenant(request), policies.digest,
-                            house.guard.fingerprint)
-        exchange.bytes_in = len(request.body)
-        metrics.IN_FLIGHT.inc()
-        with self._settled(wire, exchange, reply):
-            house.records.check()
-            asked = self._admit(document(request.body, _header(request, b"content-encoding"), house.body), matched, exchange)
-            case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
-            if route.local is not None:
-                await self._moderate(route.local, asked, case, exchange, reply)
-                return
-            decision, _ = await house.judge(case, exchange)
-            body = b""
-            if (unseen := hidden(asked.messages)) and decision.action not in ("block", "error"):
-                exchange.decided("input", decision)
-                exchange.stripped = sum(span.end - span.start for span in unseen)
-                body = visible(asked, unseen)
-                asked = self._admit(document(body, None, house.body), matched, exchange)
-                if hidden(asked.messages):      # what was removed held escapes or base64 apart
-                    raise unremovable()
-                decision, _ = await house.judge(case._replace(messages=asked.messages), exchange)   # what will be forwarded
-            if decision.action == "redact":
-                try:
-                    body = asked.rewrite(decision.spans, lambda _: headers.MASK)
-                except FirewallError:
-                    decision = blocked(decision)
-            exchange.decided("input", decision)
-            if decision.action == "error":
-                raise exchange.error or GuardDown()
-            if decision.action == "block":
-                body = wire.blocked(decision.message or BLOCKED, decision.rules, exchange.id)
-                self._answer(reply, exchange, 400, body, "blocked")
-                return
-            body = body or plain(request.body, _header(request, b"content-encoding"), house.body)
-            await self._relay(request, matched, asked, policies, b"POST", body, exchange, reply)
-
-    async def _relay(self, request: Request, matched: routes.Match, asked: Asked, policies: PolicySet, method: bytes,
-                     body: bytes, exchange: Exchange, reply: Reply) -> None:
-        """Forward, and relay the answer until it has ended one way or another. Raises `FirewallError` without upstream."""
-        house, route = self.house, matched.route
-        pool = house.pools.get(route.family)
-        if pool is None:
-            raise FirewallError("no_upstream", "No upstream is configured for this API.", fault="ours", status=502,
-                                detail=f"set [upstream.{route.family}] url in firewall.toml")
-        output = policies.side("output")
-        relay = Relay(exchange, route.wire, asked, house.guard, output, reply, house.pace(output))
-        lines = headers.forward(_credentials(request), house.keys.get(route.family, b""), bool(house.client_keys))
-        exchange.unverified = route.family in house.unverified
-        relay.call = pool.send(method, house.bases[route.family].target(matched.target), lines, body, relay)
-        self.relays.add(relay)
+        """One exchange up to its record, or up to the relay that will settle it. Its first wait must be `sleep(0)`:
+        there `request` makes it a task."""
+        matched: routes.Match = request.matched
+        wire, exchange = matched.route.wire, self._began(request, matched)
         try:
-            await relay.done
-        except asyncio.CancelledError:
-            relay.gone() if reply.gone else relay.broke(SHUTTING)
-        finally:
-            self.relays.discard(relay)
-        if exchange.ending == "passed" and not reply.writable:      # written to its end, but not taken
-            del relay       # with its frames and transcript
-            exchange.ending = "gone"
-            with suppress(asyncio.CancelledError):
-                exchange.ending = "passed" if await reply.taken() else "gone"
-
-    @contextmanager
-    def _settled(self, wire: Wire, exchange: Exchange, reply: Reply) -> Iterator[None]:
-        """However it ends, the client is told in the dialect's words and there is one record."""
-        try:
-            yield
+            if await self._through(request, matched, exchange, reply):
+                return
         except asyncio.CancelledError:
             if reply.gone:
                 exchange.ending, exchange.status = "gone", exchange.status or 499
@@ -180,8 +124,104 @@ class App:
         except Exception as error:      # ours: closed, and said so
             structlog.get_logger().error("internal", where=type(error).__name__, id=exchange.id)
             self._fail(reply, wire, exchange, internal(error, "request"))
-        finally:
+        self.settle(exchange)
+
+    async def _through(self, request: Request, matched: routes.Match, exchange: Exchange, reply: Reply) -> bool:
+        """Admit, judge, forward. True when a relay has it."""
+        house, route = self.house, matched.route
+        coding = request.get(b"content-encoding")
+        house.records.check()
+        policies = house.policies
+        exchange.bytes_in = len(request.body)
+        asked = self._admit(document(request.body, coding, house.body), matched, exchange)
+        case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
+        if route.local is not None:
+            await asyncio.sleep(0)
+            await self._moderate(route.local, asked, case, exchange, reply)
+            return False
+        judged = house.known(case, exchange)
+        if judged is None:
+            await asyncio.sleep(0)
+            judged = await house.think(case, exchange)
+        decision = judged[0]
+        body = b""
+        if (unseen := hidden(asked.messages)) and decision.action not in ("block", "error"):
+            exchange.decided("input", decision)
+            exchange.stripped = sum(span.end - span.start for span in unseen)
+            body = visible(asked, unseen)
+            asked = self._admit(document(body, None, house.body), matched, exchange)
+            if hidden(asked.messages):      # what was removed held escapes or base64 apart
+                raise unremovable()
+            await asyncio.sleep(0)
+            decision, _ = await house.judge(case._replace(messages=asked.messages), exchange)   # what will be forwarded
+        if decision.action == "redact":
+            try:
+                body = asked.rewrite(decision.spans, lambda _: headers.MASK)
+            except FirewallError:
+                decision = blocked(decision)
+        exchange.decided("input", decision)
+        if decision.action == "error":
+            raise exchange.error or GuardDown()
+        if decision.action == "block":
+            body = route.wire.blocked(decision.message or BLOCKED, decision.rules, exchange.id)
+            self._answer(reply, exchange, 400, body, "blocked")
+            return False
+        self._forward(request, matched, asked, policies, body or plain(request.body, coding, house.body), exchange, reply)
+        return True
+
+    def _forward(self, request: Request, matched: routes.Match, asked: Asked, policies: PolicySet, body: bytes,
+                 exchange: Exchange, reply: Reply) -> None:
+        """Asks upstream; its answer drives the relay, to `_relayed`. Raises `FirewallError` without upstream."""
+        house, route = self.house, matched.route
+        family = route.family
+        pool = house.pools.get(family)
+        if pool is None:
+            raise FirewallError("no_upstream", "No upstream is configured for this API.", fault="ours", status=502,
+                                detail=f"set [upstream.{family}] url in firewall.toml")
+        output = policies.side("output")
+        relay = Relay(exchange, route.wire, asked, house.guard, output, reply, house.pace(output), self._relayed)
+        lines = headers.forward(_credentials(request), house.keys.get(family, b""), bool(house.client_keys))
+        exchange.unverified = family in house.unverified
+        relay.call = pool.send(request.method.encode(), house.bases[family].target(matched.target), lines, body, relay)
+        self.relays.add(relay)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._period, self._sweep)
+
+    def _relayed(self, relay: Relay) -> None:
+        """An answer has ended, one way or another."""
+        self.relays.discard(relay)
+        exchange, reply = relay.exchange, relay.reply
+        if exchange.ending == "passed" and not reply.writable:      # written to its end, but not taken
+            self._wait(self._taken(exchange, reply))
+        else:
             self.settle(exchange)
+
+    async def _taken(self, exchange: Exchange, reply: Reply) -> None:
+        """Waits without the relay, its frames and its transcript."""
+        exchange.ending = "gone"
+        with suppress(asyncio.CancelledError):
+            exchange.ending = "passed" if await reply.taken() else "gone"
+        self.settle(exchange)
+
+    def _wait(self, phases: Coroutine[Any, Any, None], reply: Reply | None = None) -> None:
+        """The rest of an exchange as a task, cancelled when the client leaves."""
+        task = asyncio.get_running_loop().create_task(phases)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+        def left() -> None:
+            task.cancel()
+        if reply is not None:
+            reply.on_gone = left
+
+    def _sweep(self) -> None:
+        """The clocks of all answers under way: one timer, not one an answer."""
+        self._timer = None
+        now = time.perf_counter()
+        for relay in list(self.relays):
+            relay.look(now)
+        if self.relays:
+            self._timer = asyncio.get_running_loop().call_later(self._period, self._sweep)
 
     async def _moderate(self, local: Moderation, asked: Asked, case: Case, exchange: Exchange, reply: Reply) -> None:
         """`/v1/moderations`: each input judged on its own, all policies, nothing forwarded. Words outside of several
@@ -221,7 +261,7 @@ class App:
             asked = replace(asked, stream=matched.stream, model=matched.model)
         exchange.named(asked.model)
         exchange.stream, exchange.opaque = asked.stream, len(asked.opaque)
-        exchange.request_chars = sum(len(m.text) for m in asked.messages)
+        exchange.request_chars = sum([len(m.text) for m in asked.messages])
         return asked
 
     def _capped(self, asked: Asked) -> None:
@@ -248,15 +288,26 @@ class App:
         exchange.bytes_out = len(body)
         reply.answer(error.status, headers.refusal(exchange, error), body)
 
+    def _match(self, request: Request) -> routes.Match | None:
+        return routes.match(request.method, request.path, request.query)
+
+    def _began(self, request: Request, matched: routes.Match) -> Exchange:
+        metrics.IN_FLIGHT.inc()
+        route = matched.route
+        return Exchange(route.name, (route.local or route.wire).name, self._tenant(request), self.house.policies.digest,
+                        self.house.guard.fingerprint)
+
     def _refuse(self, request: Request | None, error: FirewallError) -> Refusal:
         """A refusal before the body, or of a malformed request."""
-        wire = routes.dialect(request.path if request else "")
-        matched = routes.match(request.method, request.path, b"") if request else None
-        exchange = Exchange(matched.route.name if matched else "other", wire.name if matched else "none",
-                            self._tenant(request) if request else "", self.house.policies.digest,
-                            self.house.guard.fingerprint)
+        matched = self._match(request) if request is not None else None
+        if request is None or matched is None:
+            wire = routes.dialect(request.path if request else "")
+            exchange = Exchange("other", "none", self._tenant(request) if request else "", self.house.policies.digest,
+                                self.house.guard.fingerprint)
+            metrics.IN_FLIGHT.inc()
+        else:
+            wire, exchange = matched.route.wire, self._began(request, matched)
         exchange.error, exchange.ending, exchange.status = error, "refused", error.status
-        metrics.IN_FLIGHT.inc()
         self.settle(exchange)
         return Refusal(error.status, headers.refusal(exchange, error), wire.error(error, exchange.id))
 
@@ -281,9 +332,4 @@ def _credentials(request: Request) -> headers.Pairs:
         if part.startswith(b"key=") and routes.SAFE.issuperset(part[4:].decode("latin-1")):
             return (*request.headers, (b"x-goog-api-key", part[4:]))
     return request.headers
-
-
-def _header(request: Request, name: bytes) -> bytes | None:
-    return next((value for key, value in request.headers if key == name), None)
-
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -64,12 +64,12 @@ class Pace:
 class Relay:
     """Receives one upstream answer (it is the client half's `Sink`) and answers one client."""
 
-    __slots__ = ("asked", "call", "done", "ended", "exchange", "gate", "guard", "judged", "messages", "pace",
-                 "paused", "policies", "reader", "redaction", "reply", "started", "status", "task", "timer", "transcript",
+    __slots__ = ("asked", "call", "ended", "exchange", "gate", "guard", "judged", "messages", "over", "pace", "paused",
+                 "policies", "reader", "redaction", "reply", "settle", "started", "status", "task", "transcript",
                  "upstream_headers", "wire", "words_at")
 
     def __init__(self, exchange: Exchange, wire: Wire, asked: Asked, guard: Guard, policies: PolicySet, reply: Reply,
-                 pace: Pace) -> None:
+                 pace: Pace, settle: Callable[[Relay], object]) -> None:
         self.exchange, self.wire, self.asked, self.guard = exchange, wire, asked, guard
         self.policies, self.reply, self.pace = policies, reply, pace
         self.gate = Gate(pace.release, pace.hold, pace.whole)
@@ -78,14 +78,13 @@ class Relay:
         self.reader: Reader | None = None
         self.call: Call | None = None
         self.task: asyncio.Task[Verdict] | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.started = self.paused = self.ended = False
+        self.settle = settle        # told once, when all is over
+        self.over = self.started = self.paused = self.ended = False
         self.judged = 0             # characters a verdict vouched for; the gate's clearance may say more (fail open)
         self.status = 502
         self.upstream_headers: headers.Pairs = ()
         self.redaction = Redaction(self.gate, self.transcript)
         self.words_at = exchange.began
-        self.timer: asyncio.TimerHandle | None = None
         exchange.release = pace.release
         reply.on_gone, reply.on_writable = self.gone, self.breathe
 
@@ -93,7 +92,7 @@ class Relay:
 
     def head(self, status: int, received: tuple[tuple[bytes, bytes], ...]) -> None:
         """Status and headers of upstream's answer; nothing leaves yet."""
-        if self.done.done():
+        if self.over:
             return
         self.status, self.upstream_headers = status, received
         self.exchange.upstream_status = status
@@ -105,7 +104,7 @@ class Relay:
         except Exception as error:
             self.broke(error)
             return
-        self.timer = asyncio.get_running_loop().call_later(self.patience(), self.wait)
+        self.words_at = 0.0
 
     def data(self, raw: bytes) -> None:
         """Body bytes: the hot path."""
@@ -121,7 +120,7 @@ class Relay:
 
     def end(self, complete: bool) -> None:
         """Upstream is finished; `complete` is False when its framing was cut short."""
-        if self.reader is None or self.gate.shut or self.done.done():
+        if self.reader is None or self.gate.shut or self.over:
             return
         try:
             if not complete:
@@ -148,7 +147,7 @@ class Relay:
                 transcript.add(channel, text, mark)
                 mark += len(text)
             if mark != gate.mark:
-                self.words_at = 0.0     # stamped lazily: `wait` reads the clock, not the hot path
+                self.words_at = 0.0     # stamped lazily: `look` reads the clock, not the hot path
             if self.redaction.spans and self.reader is not None:
                 try:
                     frame = self.redaction.later(frame, self.reader)
@@ -184,7 +183,7 @@ class Relay:
     def thought(self, mark: int, whole: bool, task: asyncio.Task[Verdict]) -> None:
         """A verdict that took time has come (or did not)."""
         self.task = None
-        if task.cancelled() or self.done.done() or self.gate.shut:
+        if task.cancelled() or self.over or self.gate.shut:
             return
         try:
             if (error := task.exception()) is not None:
@@ -229,7 +228,7 @@ class Relay:
             return False
         self.exchange.decided("output", Decision("flag", (), (error.code,)))
         self.send(self.gate.clear(self.gate.cleared if watch else mark))
-        if not self.done.done():
+        if not self.over:
             self.turn()                         # what came meanwhile is a new question
         return True
 
@@ -314,7 +313,7 @@ class Relay:
 
     def broke(self, error: BaseException) -> None:
         """Something failed: closed, in a legal message, with a record that says so."""
-        if self.done.done():
+        if self.over:
             return
         self.hang_up()
         fault = error if isinstance(error, FirewallError) else internal(error, "answer")
@@ -340,15 +339,14 @@ class Relay:
 
     def gone(self) -> None:
         """The client left: cancellation reaches upstream and guard."""
-        if not self.done.done():
+        if not self.over:
             self.hang_up()
             self.gate.refuse()
             self.finish("gone", self.status if self.started else 499)
 
-    def wait(self) -> None:
-        """Content-idle and total deadlines; one coarse timer a stream."""
-        now = time.perf_counter()
-        if self.done.done():
+    def look(self, now: float) -> None:
+        """Content-idle and total deadlines; called every so often (`App`)."""
+        if self.reader is None:                     # upstream has not answered: the pool's clocks run
             return
         if self.words_at == 0.0 or self.paused:     # while we do not read, silence is ours
             self.words_at = now
@@ -356,11 +354,6 @@ class Relay:
         if late or (now - self.words_at > self.pace.content_idle and not self.gate.asking and not self.gate.closed):
             self.broke(FirewallError("upstream_timeout", "The upstream was silent for too long." if not late else
                                      "The answer took too long.", fault="upstream", status=504))
-        else:
-            self.timer = asyncio.get_running_loop().call_later(self.patience(), self.wait)
-
-    def patience(self) -> float:
-        return max(0.05, min(self.pace.content_idle, self.pace.total) / 4)
 
     def hang_up(self) -> None:
         if self.call is not None:
@@ -371,16 +364,15 @@ class Relay:
             self.task = None
 
     def finish(self, ending: Ending, status: int) -> None:
-        if self.done.done():
+        if self.over:
             return
+        self.over = True
         exchange = self.exchange
         exchange.ending, exchange.status = ending, status
         exchange.came, exchange.cleared = self.gate.mark, min(self.judged, self.gate.mark)
         exchange.opaque += len(self.reader.opaque) if self.reader is not None else 0
-        if self.timer is not None:
-            self.timer.cancel()
         self.reply.on_gone = self.reply.on_writable = None
-        self.done.set_result(None)
+        self.settle(self)
 
 
 def too_much() -> FirewallError:

@@ -115,7 +115,7 @@ class Firewall:
         await asyncio.sleep(s.drain_wait if wait is None else wait)
         self.server.stop_accepting()
         await self.server.drain(s.drain_timeout if timeout is None else timeout)
-        if self.app.tasks:      # out of time: each ends legally and is recorded
+        if self.app.in_flight:      # out of time: each ends legally and is recorded
             await self.app.stop()
             await self.server.drain(1.0)
 
@@ -193,7 +193,7 @@ async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, so
                  guard=firewall.house.guard.name, release=config.stream.release)
         started(firewall)
         await stop.wait()
-        log.info("draining", worker=worker, in_flight=len(firewall.app.tasks))
+        log.info("draining", worker=worker, in_flight=firewall.app.in_flight)
         await firewall.drain(replaced=replaced)
     log.info("stopped", worker=worker)
     return 0

@@ -388,7 +388,7 @@ async def test_stopping_in_the_middle_is_a_503_not_a_hole(story):
         await asyncio.sleep(0.05)
         guard.mode = "hang"
         judging = asyncio.create_task(raw(s, post(asks())))
-        while len(s.firewall.app.tasks) < 2:
+        while s.firewall.app.in_flight < 2:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         await s.firewall.drain(0.0, 0.1)

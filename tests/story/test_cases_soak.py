@@ -108,7 +108,7 @@ async def test_n24_a_soak_adds_up(story, canary):
                     await raw(s, post(STREAM if what < 0.7 else asks()))
         await asyncio.gather(*(user() for _ in range(12)))
         for _ in range(100):
-            if not s.firewall.app.tasks and not s.firewall.server.connections:
+            if not s.firewall.app.in_flight and not s.firewall.server.connections:
                 break
             await asyncio.sleep(0.05)
         rows = s.records()

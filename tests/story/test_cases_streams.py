@@ -401,7 +401,7 @@ async def test_i08_the_guard_dies_under_a_hundred_streams(story):
         for answer in await asyncio.gather(*tasks):
             assert b"unseen" not in answer and answer.endswith(b"0\r\n\r\n") and b'"error"' in answer
         rows = audited(s, *["failed"] * 100)
-        assert {r["fault"] for r in rows} == {"guard"} and not s.firewall.app.tasks
+        assert {r["fault"] for r in rows} == {"guard"} and not s.firewall.app.in_flight
 
 
 async def test_j04_policies_change_under_two_hundred_streams(story):

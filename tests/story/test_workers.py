@@ -141,7 +141,7 @@ async def test_a_second_signal_ends_all_now_and_what_was_in_flight_is_recorded(r
     for writer in streams:
         writer.close()
     rows = [json.loads(line) for path in tmp_path.glob("records*") for line in path.read_text().splitlines()]
-    assert [row["ending"] for row in rows] == ["unfinished"] * 6
+    assert [(row["ending"], row["code"]) for row in rows] == [("failed", "shutting_down")] * 6
 
 
 async def test_a_terminals_ctrl_c_reaches_everybody_and_drains(running) -> None:

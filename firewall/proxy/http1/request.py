@@ -84,6 +84,7 @@ class Request:
     expect: bool = False
     length: int = 0          # announced Content-Length; -1: chunked
     _fields: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+    matched: Any = None      # the app's own, from `App.head` to `App.request`
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a header by its lower-case name; repeated ones joined by `, ` (RFC 9110 5.3)."""
