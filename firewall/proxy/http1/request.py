@@ -19,6 +19,9 @@ Then the two must agree on the end: llhttp is fed exactly the bytes we believe a
 "complete" at the last of them, not before and not after, or the connection ends with 400. Bodies in chunks
 are read by chunked.py alone. Nothing that failed is ever shown: errors carry constant sentences.
 
+A kept connection mostly brings the same head again. What our reading makes of a head follows from its bytes, so for the
+same bytes it is not done again (`_again`; Content-Length may say another number). llhttp reads every message.
+
 Laws (tests/proxy/http1/test_request.py)
 1. Cut-blind: any cutting of the input gives the same requests and the same error.
 2. First fault wins: the error is the one a reader going byte by byte meets first. The fast path reads whole
@@ -37,33 +40,20 @@ Use: `feed(data)`, then `head()` until it gives a Request, then `body(request)` 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import httptools
 
 from ...errors import FirewallError
 from .chunked import Chunked
+from .grammar import FIELD, HOSTS, LINES, NAMES, Header, check_host, checked_name, joined, refusal, request_line
 from .limits import Limits
 
-Header = tuple[bytes, bytes]
-
-LINE = re.compile(rb"([A-Z]++) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.([01])")
-OTHER_VERSION = re.compile(rb"[A-Z]+ [\x21-\x7e]+ HTTP/[0-9]+(?:\.[0-9]+)?")
-FIELD = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+")
-NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]++")
-HOST = re.compile(rb"(?:[0-9A-Za-z._~-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]{1,5}+))?")
-METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-FORBIDDEN = frozenset((b"CONNECT", b"TRACE", b"TRACK"))
-SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"expect",
-                    b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"upgrade"))
 HOP = frozenset((b"upgrade", b"http2-settings", b"connection"))
-
-_names: dict[bytes, bytes] = {}       # header name as sent -> checked and lower-case
-_lines: dict[bytes, tuple] = {}       # request line without query -> what it says
-_hosts: set[bytes] = set()
-_CACHE = 512                          # entries; a full cache is simply no longer added to
+LENGTH = b"content-length"
+REPEATED = 2048  # bytes of a head that is kept to be known again
 
 
 @dataclass(slots=True)
@@ -91,31 +81,35 @@ class Request:
         return self._fields.get(name)
 
 
-def refusal(code: str, public: str, status: int = 400) -> FirewallError:
-    """A client's fault with one of our constant sentences."""
-    return FirewallError(code, public, status=status)
+class _Ear:
+    """What llhttp tells us: that a message ended and, where it is asked, the header fields as it sees them. No Python
+    frame stands between llhttp and dict or list; repeated names show in the dict's length and are read by us."""
+
+    __slots__ = ("on_header", "on_message_complete")
+
+    def __init__(self, ended: list[None], fields: dict[bytes, bytes] | None) -> None:
+        self.on_header = None if fields is None else fields.__setitem__
+        self.on_message_complete = partial(ended.append, None)
 
 
-class _Ends:
-    """What llhttp tells us: header fields as it sees them, and how many messages it saw end. A header goes from
-    llhttp into the dict without a Python frame; repeated names show in the dict's length and are read by us."""
+class _Last(NamedTuple):
+    """The head that was taken last, around the digits of its Content-Length, and what it says."""
 
-    __slots__ = ("ends", "headers", "on_header")
-
-    def __init__(self) -> None:
-        self.headers: dict[bytes, bytes] = {}
-        self.on_header = self.headers.__setitem__
-        self.ends = 0
-
-    def on_message_complete(self) -> None:
-        self.ends += 1
+    before: bytes
+    after: bytes
+    said: tuple[str, bytes, str, bytes, str]
+    front: tuple[Header, ...]
+    back: tuple[Header, ...]
+    fields: dict[bytes, bytes]
+    expect: bool
+    llhttp: httptools.HttpRequestParser
 
 
 class Reader:
     """Framing of one connection's requests. Not reusable after an error."""
 
-    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ends", "_left", "_limits", "_lines",
-                 "_llhttp", "peer")
+    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ended", "_fields", "_full", "_last", "_left",
+                 "_limits", "_lines", "_llhttp", "peer")
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.peer = peer
@@ -127,8 +121,11 @@ class Reader:
         self._left = 0                    # body bytes still to come, Content-Length only
         self._body: bytearray | None = None
         self._chunked: Chunked | None = None
-        self._ends = _Ends()
-        self._llhttp = httptools.HttpRequestParser(self._ends)
+        self._last: _Last | None = None
+        self._ended: list[None] = []      # one for each end that llhttp saw
+        self._fields: dict[bytes, bytes] = {}
+        self._full = httptools.HttpRequestParser(_Ear(self._ended, self._fields))
+        self._llhttp = self._full         # which reads the message under way: this, or the one of `_last`
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Never raises."""
@@ -151,6 +148,9 @@ class Reader:
         buf, limits = self._buf, self._limits
         if not buf:
             return None
+        last = self._last
+        if last is not None and buf.startswith(last.before) and (request := self._again(last)) is not None:
+            return request
         at = self._at
         if buf[0] == 13 and not self._crlf and not at:
             if len(buf) < 2:
@@ -168,14 +168,14 @@ class Reader:
             self._scan()
         line = head[:head.find(b"\r\n")]
         try:
-            said = _lines.get(line) or _request_line(line)
+            said = LINES.get(line) or request_line(line)
         except FirewallError:
             self._scan()
             raise
-        ends = self._ends
-        raw = ends.headers
+        raw = self._fields
         raw.clear()
-        ends.ends = 0
+        self._ended.clear()
+        self._llhttp = self._full
         try:
             self._llhttp.feed_data(head)
         except httptools.HttpParserUpgrade:  # llhttp stops here, even when a body follows
@@ -188,24 +188,62 @@ class Reader:
         if count > limits.max_headers or end > limits.max_head:
             self._scan()
             raise refusal("head_too_large", "The request head is too large.", 431)
-        names: list[Any] = [*map(_names.get, raw)]
-        if len(raw) == count and None not in names:
-            headers = [*zip(names, map(bytes.rstrip, raw.values()), strict=True)]
+        names: list[Any] = [*map(NAMES.get, raw)]
+        if len(raw) != count or None in names or b" \r\n" in head or b"\t\r\n" in head:
+            headers = self._listed(head)
         else:
-            headers = self._fields(head)
+            headers = [*zip(names, raw.values(), strict=True)]
         request = self._request(said, headers)
-        self._buf = buf[end:]
-        self._at = self._lines = 0
-        self._crlf = False
+        self._taken(buf, end)
+        if request.length > 0 and request.keep_alive and end + 18 <= min(REPEATED, limits.max_line) and not self._alone:
+            self._remember(head, said, request)
         if not request.length:
             self._alone = False
         return request
+
+    def _taken(self, buf: bytes, end: int) -> None:
+        self._buf = buf[end:]
+        self._at = self._lines = 0
+        self._crlf = False
+
+    def _remember(self, head: bytes, said: tuple[str, bytes, str, bytes, str], request: Request) -> None:
+        headers, fields = request.headers, request._fields
+        value = fields[LENGTH]
+        at = head.index(value, head.lower().index(b"\r\ncontent-length:") + 17)
+        where = headers.index((LENGTH, value))
+        llhttp = self._last.llhttp if self._last is not None else httptools.HttpRequestParser(_Ear(self._ended, None))
+        self._last = _Last(head[:at], head[at + len(value):], said, headers[:where], headers[where + 1:], fields,
+                           request.expect, llhttp)
+
+    def _again(self, last: _Last) -> Request | None:
+        """The last head once more, with whatever Content-Length; None: it is another, and read like any other.
+
+        What we make of a head follows from its bytes alone, so there is nothing to read in it but the number. The second
+        opinion is not spared: llhttp reads head and body, and must see the message end where we do."""
+        buf, at = self._buf, len(last.before)
+        stop = buf.find(b"\r", at, at + 19)
+        digits = buf[at:stop]
+        if stop < 0 or not digits.isdigit() or not buf.startswith(last.after, stop):
+            return None
+        length, end = int(digits), stop + len(last.after)
+        if not length:
+            return None
+        self._ended.clear()
+        self._llhttp = last.llhttp
+        try:
+            self._llhttp.feed_data(buf[:end])
+        except httptools.HttpParserError:
+            raise refusal("bad_header", "The request head is malformed.") from None
+        self._taken(buf, end)
+        method, target, path, query, version = last.said
+        return Request(method, target, path, query, version, (*last.front, (LENGTH, digits), *last.back), b"", self.peer,
+                       self._limits.max_body, True, last.expect, length, {**last.fields, LENGTH: digits})
 
     def body(self, request: Request) -> bool:
         """True when `request.body` is whole. Raises FirewallError 400, 413 (announced or counted) or 431."""
         length = request.length
         if length == 0:
-            if self._ends.ends != 1:
+            if len(self._ended) != 1:
                 raise refusal("bad_framing", "The end of the request is ambiguous.")
             return True
         buf = self._buf
@@ -234,16 +272,15 @@ class Reader:
         if self._alone:
             self._alone = False
             return True
-        ends = self._ends
-        if ends.ends:
-            raise refusal("bad_framing", "The end of the request is ambiguous.")
-        try:
-            self._llhttp.feed_data(body)
-        except httptools.HttpParserError:
-            ends.ends = -1
-        if ends.ends != 1:
-            raise refusal("bad_framing", "The end of the request is ambiguous.")
-        return True
+        ended = self._ended
+        if not ended:
+            try:
+                self._llhttp.feed_data(body)
+            except httptools.HttpParserError:
+                ended.clear()
+            if len(ended) == 1:
+                return True
+        raise refusal("bad_framing", "The end of the request is ambiguous.")
 
     def _chunks(self, request: Request, buf: bytes) -> bool:
         chunked = self._chunked
@@ -260,21 +297,21 @@ class Reader:
         return True
 
     def _renew(self) -> None:
-        self._llhttp = httptools.HttpRequestParser(self._ends)
-        self._ends.ends = 1
+        self._full = httptools.HttpRequestParser(_Ear(self._ended, self._fields))
+        self._ended[:] = [None]
 
     def _request(self, said: tuple, headers: list[Header]) -> Request:
         """What the head means, or FirewallError for what no strict reader would take."""
         method, target, path, query, version = said
         fields = dict(headers)
         if len(fields) != len(headers):
-            fields = _joined(headers)
+            fields = joined(headers)
         host = fields.get(b"host")
         if host is None:
             if version == "1.1":
                 raise refusal("bad_host", "The request must have one Host header.")
-        elif host not in _hosts:
-            _check_host(host)
+        elif host not in HOSTS:
+            check_host(host)
         length = 0
         announced, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
         if coding is not None:
@@ -297,16 +334,17 @@ class Reader:
             if fields[b"upgrade"].lower() != b"h2c":
                 raise refusal("upgrade_not_allowed", "Protocol upgrades are not allowed.", 403)
             headers = [pair for pair in headers if pair[0] not in HOP]
-            fields = _joined(headers)
+            fields = joined(headers)
         return Request(method, target, path, query, version, tuple(headers), b"", self.peer,
                        self._limits.max_body, keep, expect is not None and version == "1.1", length, fields)
 
-    def _fields(self, head: bytes) -> list[Header]:
-        """The header fields of a head that llhttp took, read by us: names seen for the first time, or repeated."""
+    def _listed(self, head: bytes) -> list[Header]:
+        """The header fields of a head that llhttp took, read by us: names seen for the first time, or repeated, or
+        white space behind values (which llhttp leaves there)."""
         fields = []
         for line in head.split(b"\r\n")[1:-2]:
             name, _, value = line.partition(b":")
-            lower = _names.get(name) or _checked_name(name)
+            lower = NAMES.get(name) or checked_name(name)
             if lower is None:
                 self._scan()
                 raise refusal("bad_header", "A header line is malformed.")
@@ -333,7 +371,7 @@ class Reader:
             if end == at or buf[end - 1] != 13:
                 raise refusal("bad_header" if self._lines else "bad_request_line", "Lines must end in CRLF.")
             if not self._lines:
-                _request_line(line)
+                request_line(line)
             elif not line:
                 return
             elif self._lines > limits.max_headers:
@@ -342,54 +380,6 @@ class Reader:
                 raise refusal("bad_header", "A header line is malformed.")
             self._lines += 1
             self._at = at = end + 1
-
-
-def _checked_name(name: bytes) -> bytes | None:
-    if NAME.fullmatch(name) is None:
-        return None
-    lower = name.lower()
-    if len(_names) < _CACHE and len(name) <= 64:
-        _names[name] = lower
-    return lower
-
-
-def _request_line(line: bytes) -> tuple:
-    match = LINE.fullmatch(line)
-    if match is None:
-        if OTHER_VERSION.fullmatch(line) and not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-            raise refusal("bad_version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505)
-        if line.partition(b" ")[0] in FORBIDDEN:
-            raise refusal("method_not_allowed", "The method is not allowed.", 405)
-        raise refusal("bad_request_line", "The request line is malformed.")
-    verb, target, minor = match.groups()
-    if verb not in METHODS:
-        known = verb in FORBIDDEN
-        raise refusal("method_not_allowed" if known else "method_unknown", "The method is not allowed.",
-                      405 if known else 501)
-    path, _, query = target.partition(b"?")
-    said = (verb.decode(), target, path.decode("ascii"), query, "1.1" if minor == b"1" else "1.0")
-    if not query and len(_lines) < _CACHE and len(line) <= 256:
-        _lines[line] = said
-    return said
-
-
-def _check_host(host: bytes) -> None:
-    match = HOST.fullmatch(host)
-    if match is None or int(match[1] or 0) > 65535:
-        raise refusal("bad_host", "The Host header must be host or host:port.")
-    if len(_hosts) < _CACHE:
-        _hosts.add(host)
-
-
-def _joined(headers: list[Header]) -> dict[bytes, bytes]:
-    fields: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in fields:
-            if name in SINGLE:
-                raise refusal("duplicate_header", "A header that may stand only once was repeated.")
-            value = fields[name] + b", " + value
-        fields[name] = value
-    return fields
 
 
 def incomplete() -> FirewallError:
