@@ -12,6 +12,10 @@ orjson parse, one walk over the containers. orjson keeps the last of duplicate k
 the tree and, as `":` but not `\\":`, in the bytes. With no white space before a colon and no backslash in a key the
 latter is exactly the keys written; in all other cases, and where the two differ, json.loads with a pairs hook decides.
 
+The shortest path: a document of few containers, whose keys are all names of the protocols (short, and none is another in
+other capitals), and which orjson writes again byte for byte. What it writes names no key of an object twice, and a float
+with a point or an exponent, so that no wide integer became one. Most requests and many answers are such.
+
 Nothing of the input is ever in an error.
 """
 
@@ -27,9 +31,12 @@ import orjson
 
 from firewall.errors import Fault, FirewallError
 from firewall.wire.leaves import ARGUMENTS
+from firewall.wire.vocabulary import KEYS
 
 STEP = 65_536           # decoded bytes a turn: a bomb is seen after one of them too many
 SMALL = 4_096           # bytes up to which bytes.count beats numpy
+FEW = 64                # containers of a document that takes the shortest path, characters of its keys
+CONTAINERS = frozenset((dict, list))
 MARKS = (b",", b":", b"{", b"[")
 NAMES = frozenset(("properties", "patternProperties", "$defs", "definitions"))      # whose keys are names
 CHOSEN = ARGUMENTS | {"response"}       # below which all keys are, where they hold an object
@@ -68,7 +75,7 @@ def document(body: bytes, encoding: bytes | None = None, limits: BodyLimits = LI
         FirewallError: 415 `unsupported_encoding`; 413 `body_too_large`; 400 `invalid_encoding`, `invalid_json`,
             `duplicate_key`, `too_deep`, `too_many_nodes`, `key_too_long`, `number_out_of_range`.
     """
-    return strict(plain(body, encoding, limits), limits)
+    return strict(plain(body, encoding, limits) if encoding or len(body) > limits.size else body, limits)
 
 
 def plain(body: bytes, encoding: bytes | None, limits: BodyLimits = LIMITS) -> bytes:
@@ -123,6 +130,8 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
         raise _broken("invalid_json", "The body is not valid JSON in UTF-8.", fault) from None
     if type(tree) is not dict:
         raise _broken("invalid_json", "The JSON document must be an object.", fault)
+    if _usual(tree) and limits.depth >= FEW <= limits.key and orjson.dumps(tree) == raw:
+        return tree
     keys, large = _keys(tree, limits.depth, fault)
     if large and _wide(raw):
         raise _broken("number_out_of_range", "A number of the JSON document is out of range.", fault)
@@ -137,6 +146,22 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
     if fold and not (joined.isascii() and joined == joined.lower()) and _alike(tree):
         raise _broken("duplicate_key", "Two keys of one object differ in case only.", fault)
     return tree
+
+
+def _usual(tree: dict[str, Any]) -> bool:
+    """Whether all keys are names of the protocols, and the containers few."""
+    todo: list[Any] = [tree]
+    for node in todo:           # grows as it goes
+        if type(node) is dict:
+            if not KEYS.issuperset(node):
+                return False
+            node = node.values()
+        for value in node:
+            if type(value) in CONTAINERS:
+                if len(todo) == FEW:
+                    return False
+                todo.append(value)
+    return True
 
 
 def _keys(tree: dict[str, Any], depth: int, fault: Fault) -> tuple[list[str], bool]:

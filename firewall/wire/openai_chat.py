@@ -13,10 +13,11 @@ import orjson
 
 from firewall.case import Message
 from firewall.errors import FirewallError
-from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, passes, trie, unplaced, words
+from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, named, passes, trie, unplaced, words
 from firewall.wire.openai_words import ANSWER, STATE, Choices
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.usual import usual
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
@@ -57,6 +58,7 @@ FLAT: Inert = {"messages[].content[].image_url": DATA, "messages[].content[].doc
                "messages[].content[].input_audio": MEDIA}
 _FLAT = trie({**{path: shape for path, shape in INERT.items() if path.rpartition(".")[0] not in FLAT},
               **FLAT})["messages"]["[]"]
+_KNOWN = frozenset(("messages", "model"))
 _NAMES = [path.rpartition(".")[2] for path in FLAT]
 
 
@@ -81,10 +83,10 @@ class OpenAIChat:
             else:
                 place = _FLAT if type(content) is list and any(map(_flat, content)) else _MESSAGE
                 found.each(role if type(role) is str and role in ROLES else "user", message, place, f"messages.{i}")
-        found.rest(document, frozenset(("messages", "model")), _PLACE)
-        if not passes(TOKEN, model):
+        found.rest(document, _KNOWN, _PLACE)
+        if not named(model):
             found.each("request", model, _PLACE["model"], "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), sizes)
+        return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         return reader(Chat(asked), content_type, limits or StreamLimits())
@@ -139,22 +141,34 @@ class Chat:
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
-        number = asked.document.get("n")
-        self.choices = Choices(number if type(number) is int else 1)
         self.after: Seen | None = None
         self.last = self.complete = False
+        self._choices: Choices | None = None
+
+    @property
+    def choices(self) -> Choices:
+        """Made when an answer is not a `usual` one."""
+        if self._choices is None:
+            self._choices = Choices(self.expected())
+        return self._choices
+
+    def expected(self) -> int:
+        """How many choices the client asked for."""
+        number = self.asked.document.get("n")
+        return number if type(number) is int else 1
 
     @property
     def plain(self) -> bool:
-        return self.choices.plain and not self.choices.loose
+        said = self.choices
+        return said.plain and not said.loose
 
     @property
     def pending(self) -> bool:
-        return bool(self.choices.calling)
+        return self._choices is not None and bool(self._choices.calling)
 
     @property
     def opaque(self) -> list[str]:
-        return self.choices.opaque
+        return [] if self._choices is None else self._choices.opaque
 
     @property
     def state(self) -> Any:
@@ -169,15 +183,19 @@ class Chat:
         return other
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
+        if whole and self._choices is None and (usually := usual(document)) is not None and self.expected() <= 1:
+            self.after = Seen(document.get("id") or "", document.get("model") or "", _created(document), (), (0,))
+            self.last = self.complete = True
+            return usually
         said = self.choices
         found = said.read(document)
         seen = self.after
         if seen is None or seen.open != said.open or seen.closed != said.closed:
             if seen is None or not seen.id:
-                name, model, created = document.get("id"), document.get("model"), document.get("created")
+                name, model = document.get("id"), document.get("model")
                 seen = Seen(name if type(name) is str and passes(TOKEN, name) else "",
-                            model if type(model) is str and passes(TOKEN, model) else "",
-                            created if type(created) is int else 0)
+                            model if type(model) is str and named(model) else "",
+                            _created(document))
             self.after = seen._replace(open=said.open, closed=said.closed)
             if len(said.closed) >= said.expected and not said.open:
                 self.last = self.complete = True
@@ -187,8 +205,8 @@ class Chat:
 
     def finish(self) -> list[Leaf]:
         if self.complete and self.after is not None and not self.after.ended:
-            self.after = self.after._replace(ended=True)
-        return self.choices.finish()
+            self.after = Seen(*self.after[:-1], ended=True)
+        return [] if self._choices is None else self._choices.finish()
 
     def drop(self, document: dict[str, Any]) -> None:
         for choice in document.get("choices") or ():
@@ -234,8 +252,13 @@ class Chat:
         return seen.id or "chatcmpl-withheld"
 
 
+def _created(document: dict[str, Any]) -> int:
+    created = document.get("created")
+    return created if type(created) is int else 0
+
+
 WITHHELD = "The answer was withheld by the content policy of this service."
 
 
 def _model(asked: Asked) -> str:
-    return asked.model if passes(TOKEN, asked.model) else ""
+    return asked.model if named(asked.model) else ""

@@ -9,7 +9,7 @@ import orjson
 from firewall.case import Message
 from firewall.wire.leaves import TOKEN, Inert, passes, trie, words
 from firewall.wire.openai_chat import BLOCKED, WITHHELD, Chat, Seen, envelope, kind
-from firewall.wire.openai_words import ANSWER, Choices
+from firewall.wire.openai_words import ANSWER
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, text
 from firewall.wire.wire import Asked, FirewallError, Reader, StreamLimits, malformed, refused
@@ -72,9 +72,8 @@ class Completion(Chat):
 
     object_ = "text_completion"
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
-        self.choices = Choices(_choices(asked.document))
+    def expected(self) -> int:
+        return _choices(self.asked.document)
 
     def withheld(self, message: str, id_: str = "") -> bytes:
         model = self.asked.model if passes(TOKEN, self.asked.model) else ""

@@ -11,12 +11,13 @@ whatever reason, is the upstream's mistake: `unreadable_event`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import orjson
 
 from firewall.errors import FirewallError
-from firewall.wire.body import BodyLimits, strict
+from firewall.wire.body import strict
 from firewall.wire.frame import Frame, Piece
 from firewall.wire.leaves import Leaf, placed, unplaced
 from firewall.wire.mould import Mould, cast, pour
@@ -42,7 +43,6 @@ class _Read:
 
     def __init__(self, speech: Speech, limits: StreamLimits) -> None:
         self.speech, self.limits = speech, limits
-        self._body = BodyLimits(size=max(limits.event, limits.body))
         self._ended = False
         self._keys: set[str] = set()        # unknown keys already said
         self._channels: set[str] = set()    # that have been heard
@@ -130,7 +130,7 @@ class _Read:
             raise unreadable(f"{type(error).__name__} while reading") from None
 
     def _parse(self, data: bytes) -> dict[str, Any]:
-        return strict(data, self._body, fault="upstream", fold=False)
+        return strict(data, fault="upstream", fold=False)
 
     def _data(self, raw: bytes) -> bytes | None:
         return raw
@@ -141,7 +141,10 @@ class _Read:
     def _new(self, found: list[Leaf]) -> list[Leaf]:
         """Unknown keys on a channel for all, so that a fresh one in every chunk is no channel each; and without those that
         were said before, as a vendor's new field comes with every chunk."""
-        if not any(leaf.path.endswith("#key") for leaf in found):
+        for leaf in found:
+            if leaf.path.endswith("#key"):
+                break
+        else:
             return found
         out = []
         for leaf in found:
@@ -158,13 +161,15 @@ class _Read:
         speech = self.speech
         last = speech.last and not self._ended
         self._ended = self._ended or last
-        for leaf in found:
-            self._channels.add(leaf.path)
-            if leaf.holder is PAST:
-                self._past.add(Piece(leaf.path, leaf.text))
+        pieces = []
+        for path, text, holder, _ in found:
+            self._channels.add(path)
+            pieces.append(piece := Piece(path, text))
+            if holder is PAST:
+                self._past.add(piece)
         if len(self._channels) > CHANNELS and not isinstance(self, Whole):      # that is one question
             raise unreadable("the answer has too many channels")
-        return Frame(raw, tuple([Piece(leaf.path, leaf.text) for leaf in found]), speech.after, speech.pending, last)
+        return Frame(raw, tuple(pieces), speech.after, speech.pending, last)
 
 
 class Streamed(_Read):
@@ -321,7 +326,7 @@ class Whole(_Read):
 
     def _parse(self, data: bytes) -> dict[str, Any]:
         """An object; an array of them (Gemini) as an `Array`."""
-        if data.lstrip()[:1] != b"[":
+        if data[:1] == b"{" or data.lstrip()[:1] != b"[":
             return super()._parse(data)
         array = Array(super()._parse(b'{"[]":' + data + b"}"))
         if len(array) != 1:
@@ -347,17 +352,22 @@ def reader(speech: Speech, content_type: bytes, limits: StreamLimits, *, lines: 
     Raises:
         FirewallError: upstream's fault, `unreadable_content_type`.
     """
+    return _framing(content_type, lines)(speech, limits)
+
+
+@lru_cache(64)          # one upstream says one or two
+def _framing(content_type: bytes, lines: bool) -> Callable[[Speech, StreamLimits], Reader]:
     kind, _, options = content_type.partition(b";")
     kind = kind.strip().lower()
     charset = options.lower().replace(b" ", b"").replace(b'"', b"")
     if b"charset=" in charset and b"charset=utf-8" not in charset and b"charset=utf8" not in charset:
         raise unreadable("the upstream's charset is not UTF-8", "unreadable_content_type")
     if kind == b"text/event-stream":
-        return Streamed(speech, limits)
+        return Streamed
     if kind in (b"application/x-ndjson", b"application/jsonl", b"application/ndjson") and lines:
-        return Listed(speech, limits)
+        return Listed
     if kind == b"application/json":
-        return Whole(speech, limits)
+        return Whole
     raise unreadable("the upstream's content type is not one this dialect answers with", "unreadable_content_type")
 
 

@@ -9,6 +9,7 @@ for the guards' (LiteLLM takes an empty list for "none"); so do the switches of 
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import Any, Literal
 
 from firewall.case import Message
@@ -41,6 +42,8 @@ MOST: dict[str, tuple[Literal["candidates", "tokens", ""], int]] = {
     "logprobs": ("", 100), "top_logprobs": ("", 20),
 }
 SCALARS = frozenset((int, float, bool, type(None)))
+_HELD = CONTROL | STORED | {"metadata"}      # where something may have to be refused
+_SIZED = frozenset(MOST)
 
 
 class Words:
@@ -71,6 +74,10 @@ class Words:
         if found:
             self.messages.append(together(role, found, path))
 
+    def said(self) -> tuple[Message, ...]:
+        """All messages that say something."""
+        return tuple(filter(_TEXT, self.messages))
+
     def rest(self, document: dict[str, Any], known: frozenset[str], tree: Any) -> None:
         """Every other field: lists of definitions by item, all else as one message under its own name. What control fields
         `inspectable` let pass holds no words."""
@@ -89,23 +96,26 @@ class Words:
                 self.lines(role, value, node, where)
 
 
+_TEXT = itemgetter(1)       # of a message
 _SPOKEN = re.compile(rf"\.(?:{'|'.join(sorted(ARGUMENTS))})\.")     # the outermost object of arguments in a path
 _DIGITS = re.compile(r"-?[0-9]{1,19}")
 LISTS = frozenset(("tools", "functions", "mcp_servers"))
 ABOUT = frozenset(("metadata", "user", "safety_identifier", "prompt_cache_key", "labels"))
 
 
-def inspectable(document: dict[str, Any], stored: frozenset[str] = STORED) -> tuple[Size, ...]:
+def inspectable(document: dict[str, Any]) -> tuple[Size, ...]:
     """Refuses what cannot be inspected, and sizes that nobody needs; gives the others.
 
     Raises:
         FirewallError: 400 `unsupported_field` or `invalid_field`; `param` names the field.
     """
+    if _HELD.isdisjoint(document):
+        return sizes(document)
     names = document.keys()
     for name in sorted(names & CONTROL):
         if not idle(name, document[name]):
             raise refused(name)
-    for name in sorted(names & stored):
+    for name in sorted(names & STORED):
         value = document[name]
         if name == "container" and type(value) is dict and not value.get("id"):
             continue        # Anthropic: what a new one shall hold
@@ -134,8 +144,10 @@ def sizes(document: dict[str, Any], path: str = "", digits: bool = False) -> tup
     Raises:
         FirewallError: 400 `invalid_field` for what is no number, or out of range.
     """
+    if _SIZED.isdisjoint(document):
+        return ()
     out = []
-    for name in sorted(document.keys() & MOST.keys()):
+    for name in sorted(_SIZED & document.keys()):
         value, (kind, most) = document[name], MOST[name]
         if value is None or (name == "logprobs" and type(value) is bool):   # chat asks whether, completions how many
             continue

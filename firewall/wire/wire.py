@@ -58,9 +58,9 @@ class Size(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """A request, read.
+    """A request, read. Nobody changes it; it is not `frozen`, which would make it six times as dear for each request.
 
     Args:
         model: as the client named it.

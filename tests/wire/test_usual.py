@@ -1,0 +1,158 @@
+"""The short ways through ordinary documents are the long ones, earlier: same words, same refusals, same state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.errors import FirewallError
+from firewall.wire import body, request
+from firewall.wire.body import BodyLimits, strict
+from firewall.wire.leaves import SPOKEN, leaves, trie
+from firewall.wire.openai_chat import Chat
+from firewall.wire.usual import usual
+from firewall.wire.vocabulary import KEYS
+from firewall.wire.wire import Asked
+
+Pairs = list[tuple[str, str]]
+
+NUMBERS = ["0", "-1", "1.0", "1.5", "1e3", "1E400", "-0", "9.3e18", "9223372036854775808", "-9223372036854775809",
+           "18446744073709551615", "18446744073709551616", "123456789012345678901234", "0.10", "01"]
+NAMES = ["id", "ID", "text", "content", "input", "\\u0069d", "a\\\\", "x", "K", "\u212a", "n" * 70, ""]
+TEXTS = ['""', '"a"', '"\\":"', '":"', '"\u00e9"', '"\\u00e9"', '"\\ud800"', '"a/b"', '"a\\/b"']
+
+
+def written(pairs: Pairs) -> str:
+    return "{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}"
+
+
+def keyed(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=4).map(written)
+
+
+JSON = st.recursive(st.sampled_from([*NUMBERS, *TEXTS, "null", "true"]), lambda inner: keyed(inner) | st.lists(
+    inner, max_size=3).map(lambda items: "[" + ",".join(items) + "]"), max_leaves=8)
+
+
+def read(raw: bytes, limits: BodyLimits, fault: Any, fold: bool) -> Any:
+    try:
+        return strict(raw, limits, fault=fault, fold=fold)
+    except FirewallError as error:
+        return error.code, error.detail
+
+
+@given(keyed(JSON), st.sampled_from(["client", "upstream"]), st.booleans(), st.sampled_from(
+    [BodyLimits(), BodyLimits(depth=2), BodyLimits(key=8), BodyLimits(nodes=4, answer=4)]))
+def test_a_body_is_read_as_strictly(text: str, fault: str, fold: bool, limits: BodyLimits) -> None:
+    raw = text.encode("utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body, "_usual", lambda tree: False)
+        slow = read(raw, limits, fault, fold)
+    assert read(raw, limits, fault, fold) == slow
+
+
+def test_few_containers_and_known_keys_are_usual() -> None:
+    assert body._usual({"messages": [{"role": "user", "content": "x"}]})
+    assert not body._usual({"messages": [{"role": "user", "zork": "x"}]})
+    assert body._usual({"messages": [{}] * (body.FEW - 2)}) and not body._usual({"messages": [{}] * (body.FEW - 1)})
+
+
+def test_no_name_of_the_protocols_is_another_in_capitals() -> None:
+    """And all are short: who has only such keys has no key twice for a case-blind reader, and no long one."""
+    assert len({key.casefold() for key in KEYS}) == len(KEYS) and max(map(len, KEYS)) <= body.FEW
+    assert not any("\\" in key for key in KEYS)
+
+
+@given(st.dictionaries(st.sampled_from(["model", "messages", "n", "max_tokens", "logprobs", "metadata", "container",
+                                        "tokenizer", "guardrails", "conversation", "store"]),
+                       st.sampled_from([None, False, "", "x", 1, -1, 10**9, [], {}, {"id": ""}, {"api_base": "x"}])))
+def test_a_request_is_refused_alike(document: dict[str, Any]) -> None:
+    def said() -> Any:
+        try:
+            return request.inspectable(document)
+        except FirewallError as error:
+            return error.code, error.param
+
+    quick = said()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request, "_HELD", frozenset(document))
+        assert said() == quick
+
+
+ODD: list[Any] = [None, "", "x", "two words", "assistant", "tool", "stop", 0, 1, True, 1.5, [], ["x"], [1, 2], {}, {"id": 1},
+                  {"a b": 1}, {"prompt_tokens": 1, "total_tokens": 2}, {"input": {"tokens": 1}}, {"token_ids": [1]},
+                  {"prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}, {"cost": "much"}]
+MESSAGE = {"role": "assistant", "content": "Hello."}
+CHOICE = {"index": 0, "message": MESSAGE, "finish_reason": "stop"}
+ANSWER = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [CHOICE],
+          "usage": {"prompt_tokens": 1}}
+FIELDS = (["id", "object", "created", "model", "usage", "system_fingerprint", "service_tier", "obfuscation", "error",
+           "prompt_token_ids", "citations", "zork", "provider", "input"],
+          ["index", "logprobs", "finish_reason", "stop_reason", "token_ids", "text", "delta", "zork"],
+          ["role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "annotations", "audio", "token_ids",
+           "function_call", "zork", "thinking"])
+
+
+def near(fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(st.sampled_from(fields), st.sampled_from(ODD), max_size=2)
+
+
+def heard(speech: Chat, document: dict[str, Any]) -> Any:
+    """All that a reader takes of a speech."""
+    try:
+        found = speech.read(document, True)
+        found += speech.finish()
+    except FirewallError as error:
+        return error.code
+    message = document["choices"][0]["message"] if document["choices"] else None
+    return ([(*leaf, leaf.holder is message) for leaf in found], speech.after, speech.last,
+            speech.complete, speech.pending, speech.opaque)
+
+
+@given(near(FIELDS[0]), near(FIELDS[1]), near(FIELDS[2]), st.sampled_from([{}, {"n": 1}, {"n": 2}, {"n": "2"}, {"n": 0}]),
+       st.sampled_from([1, 1, 1, 0, 2]))
+def test_an_answer_says_the_same(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent: dict[str, Any],
+                                 number: int) -> None:
+    choice = {**CHOICE, "message": {**MESSAGE, **said}, **beside}
+    document = {**ANSWER, **top, "choices": [choice] * number}
+    asked = Asked("m", False, (), sent)
+    slow = Chat(asked)
+    assert slow.choices.expected        # made, so that it reads all
+    assert heard(Chat(asked), document) == heard(slow, document)
+
+
+def test_most_answers_are_usual() -> None:
+    assert usual(ANSWER)
+    vllm = {**ANSWER, "system_fingerprint": None, "service_tier": None, "prompt_logprobs": None, "choices": [{
+        **CHOICE, "logprobs": None, "stop_reason": None, "token_ids": None, "message": {
+            **MESSAGE, "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": [],
+            "reasoning_content": "Hm."}}]}
+    assert [leaf.path for leaf in usual(vllm) or ()] == ["choice/0/text", "choice/0/reasoning"]
+    assert usual({**ANSWER, "choices": [{**CHOICE, "message": {**MESSAGE, "tool_calls": [{"id": "x"}]}}]}) is None
+
+
+@given(JSON, st.sampled_from([{}, {"x": SPOKEN}, {"input": SPOKEN}, {"content.id": SPOKEN}]))
+def test_numbers_under_known_names_are_silent_unless_spoken(text: str, inert: dict[str, Any]) -> None:
+    """A number stands for itself in a list of one: a walk that takes every step finds as many words."""
+    try:
+        tree = orjson.loads(text.encode("utf-8", "surrogatepass"))
+    except orjson.JSONDecodeError:
+        return
+    found = [(leaf.path, leaf.text) for leaf in leaves({"content": tree}, trie(inert))]
+    assert sum("#" not in path for path, _ in found) == _spoken({"content": tree}, trie(inert))
+
+
+def _spoken(value: Any, node: Any) -> int:
+    """How many words and spoken numbers there are, key by key."""
+    if type(value) is dict:
+        return sum(_spoken(inner, SPOKEN if node == SPOKEN or (key == "input" and type(inner) is dict) else node.get(key)
+                           if type(node) is dict else None) for key, inner in value.items())
+    if type(value) is list:
+        if value and all(type(item) is int for item in value) and node != SPOKEN:
+            return 0
+        return sum(_spoken(item, SPOKEN if node == SPOKEN else None) for item in value)
+    return int(bool(value) if type(value) is str else node == SPOKEN and type(value) in (int, float))
