@@ -12,7 +12,7 @@ about the answer: judged characters it covered, the end counting as one (null: n
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from firewall.policy import Direction
 from firewall.verdict import ALLOW, RANK, Decision, Verdict
 
 Ending = Literal["unfinished", "passed", "blocked", "refused", "failed", "gone", "answered"]
+UNJUDGED = Decision("unjudged")      # type: ignore[arg-type]    # a side that nobody decided about
+UNHEARD = -1.0          # the score of a side without a verdict: below any
 MODEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-@")
 
 
@@ -38,18 +40,20 @@ class Exchange:
     tenant: str = ""
     digest: str = ""
     guard: str = ""
-    id: str = field(default_factory=lambda: "req_" + secrets.token_hex(12))
-    boundary: str = field(default_factory=lambda: secrets.token_hex(8))
-    began: float = field(default_factory=time.perf_counter)
-    wall: float = field(default_factory=time.time)
+    id: str = field(init=False)
+    boundary: str = field(init=False)
+    began: float = field(init=False)
+    wall: float = field(init=False)
+    decisions: dict[Direction, Decision] = field(init=False)
+    ended: float = 0.0          # when it was settled, on the clock of `began`
     model: str = ""
     stream: bool = False
-    decisions: dict[Direction, Decision] = field(default_factory=dict)
-    path: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    path: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     asks: int = 0
     last: Verdict | None = None
-    scores: dict[Direction, float] = field(default_factory=dict)     # the highest of each side
+    input_score: float = UNHEARD    # the highest of each side
+    output_score: float = UNHEARD
     asked: int = 0              # mark of the last question about the answer
     tokens: int = 0
     guard_ms: float = 0.0
@@ -68,6 +72,12 @@ class Exchange:
     status: int = 0
     error: FirewallError | None = None
 
+    def __post_init__(self) -> None:
+        word = os.urandom(20).hex()             # one question to the kernel for both
+        self.id, self.boundary = "req_" + word[:24], word[24:]
+        self.began, self.wall = time.perf_counter(), time.time()
+        self.decisions = {}
+
     def named(self, model: str) -> None:
         """Keeps a model name that is a name; anything else could be content."""
         self.model = model if model and len(model) <= 100 and MODEL.issuperset(model) else ("?" if model else "")
@@ -75,21 +85,21 @@ class Exchange:
     def heard(self, verdict: Verdict) -> None:
         """Counts one verdict. It is about the answer as soon as upstream has begun one."""
         self.asks += 1
-        side: Direction = "output" if self.upstream_status else "input"
-        if verdict is self.last and side in self.scores:        # a guard's constant answer
-            return
-        if verdict.score > self.scores.get(side, -1.0):
-            self.scores[side] = verdict.score
-        if verdict is self.last:
+        if self.upstream_status:
+            if verdict.score > self.output_score:
+                self.output_score = verdict.score
+        elif verdict.score > self.input_score:
+            self.input_score = verdict.score
+        if verdict is self.last:                # a guard's constant answer
             return
         self.last = verdict
         self.tokens += verdict.tokens
         self.guard_ms += verdict.ms
         for step in verdict.path or (f"{verdict.guard}:{verdict.depth}",):
             if step not in self.path:
-                self.path.append(step)
+                self.path += (step,)
         if verdict.reason:
-            self.reasons.append(verdict.reason)
+            self.reasons += (verdict.reason,)
 
     def decided(self, direction: Direction, decision: Decision) -> None:
         """Keeps the most severe decision of a direction. Going on without a guard (`on-guard-error: open`) is a flag:
@@ -104,7 +114,7 @@ class Exchange:
         """The most severe decision of both directions."""
         worst = ALLOW
         for decision in self.decisions.values():
-            if worst is ALLOW or RANK[decision.action] > RANK[worst.action]:
+            if decision is not ALLOW and (worst is ALLOW or RANK[decision.action] > RANK[worst.action]):
                 worst = decision
         return worst
 
@@ -119,26 +129,25 @@ class Exchange:
 
     def record(self, explain: bool = False) -> dict[str, Any]:
         """The one record: flat, JSON-ready, without content."""
-        now = time.perf_counter()
+        began, first, came = self.began, self.first_byte, self.came
+        asked, said = self.decisions.get("input", UNJUDGED), self.decisions.get("output", UNJUDGED)
         judged = max(self.cleared, self.asked) if self.ending == "blocked" else self.cleared    # the verdict that blocked
+        before, after = _round(self.input_score), _round(self.output_score)
         out: dict[str, Any] = {
             "event": "exchange", "id": self.id, "time": round(self.wall, 3), "route": self.route, "wire": self.wire,
             "tenant": self.tenant, "model": self.model, "stream": self.stream, "status": self.status,
-            "ending": self.ending, "decision": self.label,
-            "rules": sorted({r for d in self.decisions.values() for r in d.rules}),
-            "input": self.decisions["input"].action if "input" in self.decisions else "unjudged",
-            "output": self.decisions["output"].action if "output" in self.decisions else "unjudged",
-            "score": _round(max(self.scores.values(), default=None)),
-            "input_score": _round(self.scores.get("input")), "output_score": _round(self.scores.get("output")),
-            "errors": sorted({e for d in self.decisions.values() for e in d.errors}),
+            "ending": self.ending, "decision": self.label, "rules": _all(asked.rules, said.rules),
+            "input": asked.action, "output": said.action,
+            "score": before if self.input_score >= self.output_score else after,
+            "input_score": before, "output_score": after, "errors": _all(asked.errors, said.errors),
             "policies": self.digest, "guard": self.guard, "path": self.path, "asks": self.asks,
-            "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2), "request_chars": self.request_chars,
-            "asked": self.asked or None, "came": self.came, "cleared": self.cleared,
-            "unjudged": max(0, self.came - judged), "opaque": self.opaque, "stripped": self.stripped,
+            "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2) if self.guard_ms else 0.0,
+            "request_chars": self.request_chars, "asked": self.asked or None, "came": came, "cleared": self.cleared,
+            "unjudged": came - judged if came > judged else 0, "opaque": self.opaque, "stripped": self.stripped,
             "bytes_in": self.bytes_in, "bytes_out": self.bytes_out,
             "upstream_status": self.upstream_status, "unverified": self.unverified, "release": self.release,
-            "first_byte_ms": round((self.first_byte - self.began) * 1e3, 2) if self.first_byte else None,
-            "ms": round((now - self.began) * 1e3, 2),
+            "first_byte_ms": _ms(first - began) if first else None,
+            "ms": _ms((self.ended or time.perf_counter()) - began),
         }
         if self.error is not None:
             out |= {"fault": self.error.fault, "code": self.error.code, "detail": self.error.detail}
@@ -147,6 +156,16 @@ class Exchange:
         return out
 
 
-def _round(score: float | None) -> float | None:
+def _all(asked: tuple[str, ...], said: tuple[str, ...]) -> list[str]:
+    """What both sides name, each once."""
+    return sorted({*asked, *said}) if asked or said else []
+
+
+def _ms(seconds: float) -> float:
+    """Milliseconds with two places, by way of whole numbers: `round(x, 2)` goes through decimal text."""
+    return round(seconds * 1e5) / 100
+
+
+def _round(score: float) -> float | None:
     """Six places: enough to rank verdicts, and no bit pattern."""
-    return None if score is None else round(float(score), 6)
+    return None if score == UNHEARD else round(float(score), 6) if score else 0.0

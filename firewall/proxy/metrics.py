@@ -1,5 +1,10 @@
 """Prometheus metrics. Labels come from our own tables only, so their number is bounded; nothing is counted a token.
 
+What every exchange counts is added up in plain numbers, and prometheus_client is told (`pour`) before a page is made and
+some times a second (`Ledger`), so that other workers' pages show it: each number costs it a lock and some calls. A worker
+that is killed takes along what it counted in the last tenth of a second; of its records, what ended in the last turn of
+its event loop.
+
 With several workers prometheus_client's multiprocess mode merges them (PROMETHEUS_MULTIPROC_DIR, set by the
 supervisor before this module is imported).
 """
@@ -9,12 +14,14 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from firewall.exchange import Exchange
+from firewall.verdict import ALLOW
 
 BUCKETS = (.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300)
 EXCHANGES = Counter("firewall_exchanges_total", "Exchanges by how they ended.", ("wire", "decision", "ending"))
@@ -27,7 +34,6 @@ FIRST = Histogram("firewall_first_byte_seconds", "Until the first byte of an ans
 GUARD = Histogram("firewall_guard_seconds", "Guard time in an exchange.", buckets=BUCKETS)
 OPEN = Counter("firewall_fail_open_total", "Exchanges that went on without a guard, because a policy says so.")
 UNJUDGED = Counter("firewall_unjudged_characters_total", "Characters that left unjudged (watch mode, fail open).")
-IN_FLIGHT = Gauge("firewall_in_flight", "Exchanges in flight.", multiprocess_mode="livesum")
 STALE = Gauge("firewall_policy_stale", "1 while the policies on disk are broken and the last good set is in force.",
               multiprocess_mode="livemax")
 READY = Gauge("firewall_ready", "1 when traffic is accepted.", multiprocess_mode="livemax")
@@ -35,35 +41,113 @@ RELOADS = Gauge("firewall_policy_reloads", "Reloads of the policies by result.",
 LAG = Gauge("firewall_loop_lag_seconds", "Event loop lag, worst in the last ten seconds.", multiprocess_mode="livemax")
 
 
+class Spread:
+    """What was observed since a histogram was last told."""
+
+    __slots__ = ("buckets", "histogram", "sum")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self.histogram, self.sum, self.buckets = histogram, 0.0, [0] * (len(BUCKETS) + 1)
+
+    def add(self, seconds: float) -> None:
+        self.sum += seconds
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1        # a bucket holds its upper bound
+
+    def pour(self) -> None:
+        """`Histogram.observe` of all of them."""
+        if any(self.buckets):
+            self.histogram._sum.inc(self.sum)
+            for n, bucket in zip(self.buckets, self.histogram._buckets, strict=True):
+                if n:
+                    bucket.inc(n)
+            self.sum, self.buckets = 0.0, [0] * (len(BUCKETS) + 1)
+
+
+class Count:
+    """What came to a counter since it was last told."""
+
+    __slots__ = ("counter", "n")
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter, self.n = counter, 0
+
+    def pour(self) -> None:
+        if self.n:
+            self.counter.inc(self.n)
+            self.n = 0
+
+
+class Level:
+    """A number that goes up and down."""
+
+    __slots__ = ("gauge", "n")
+
+    def __init__(self, gauge: Gauge) -> None:
+        self.gauge, self.n = gauge, 0
+
+    def inc(self) -> None:
+        self.n += 1
+
+    def dec(self) -> None:
+        self.n -= 1
+
+    def pour(self) -> None:
+        self.gauge.set(self.n)
+
+
+IN_FLIGHT = Level(Gauge("firewall_in_flight", "Exchanges in flight.", multiprocess_mode="livesum"))
+_asks, _tokens, _guard = Count(ASKS), Count(TOKENS), Spread(GUARD)
+_kept: list[Count | Spread | Level] = [IN_FLIGHT, _asks, _tokens, _guard]
+
+
 @cache
-def _kept(wire: str, label: str, ending: str) -> tuple[Counter, Histogram, Histogram]:
-    """The children that nearly every exchange counts in: looking one up costs more than counting."""
-    return EXCHANGES.labels(wire, label, ending), DURATION.labels(wire), FIRST.labels(wire)
+def _endings(wire: str, label: str, ending: str) -> Count:
+    count = Count(EXCHANGES.labels(wire, label, ending))
+    _kept.append(count)
+    return count
+
+
+@cache
+def _times(wire: str) -> tuple[Spread, Spread]:
+    """Of whole exchanges, and until the first byte."""
+    whole, first = Spread(DURATION.labels(wire)), Spread(FIRST.labels(wire))
+    _kept.extend((whole, first))
+    return whole, first
 
 
 def settle(exchange: Exchange) -> None:
     """Counts one finished exchange."""
-    outcome, label = exchange.outcome, exchange.label
-    exchanges, duration, first = _kept(exchange.wire, label, exchange.ending)
-    exchanges.inc()
-    duration.observe(time.perf_counter() - exchange.began)
-    for decision in exchange.decisions.values():
-        if decision.errors and not decision.stops:
-            OPEN.inc()
-            break
-    for policy in {rule.partition("/")[0] for rule in outcome.rules}:
-        RULES.labels(policy).inc()
+    label = exchange.label
+    _endings(exchange.wire, label, exchange.ending).n += 1
+    whole, first = _times(exchange.wire)
+    whole.add((exchange.ended or time.perf_counter()) - exchange.began)
+    if exchange.first_byte:
+        first.add(exchange.first_byte - exchange.began)
     if exchange.asks:
-        ASKS.inc(exchange.asks)
-        GUARD.observe(exchange.guard_ms / 1e3)
-    if exchange.tokens:
-        TOKENS.inc(exchange.tokens)
+        _asks.n += exchange.asks
+        _guard.add(exchange.guard_ms / 1e3)
+    _tokens.n += exchange.tokens
     if exchange.error is not None:
         FAULTS.labels(exchange.error.fault, exchange.error.code).inc()
     if exchange.came > exchange.cleared and (exchange.release == "watch" or label == "flag"):
         UNJUDGED.inc(exchange.came - exchange.cleared)
-    if exchange.first_byte:
-        first.observe(exchange.first_byte - exchange.began)
+    for decision in exchange.decisions.values():
+        if decision is not ALLOW:
+            _decided(exchange)
+            break
+
+
+def _decided(exchange: Exchange) -> None:
+    if any(decision.errors and not decision.stops for decision in exchange.decisions.values()):
+        OPEN.inc()
+    for policy in {rule.partition("/")[0] for rule in exchange.outcome.rules}:
+        RULES.labels(policy).inc()
+
+
+def pour() -> None:
+    """Tells prometheus_client what was counted since the last time."""
+    for kept in _kept:
+        kept.pour()
 
 
 def state(ready: bool, stale: bool, reloads: Mapping[str, int]) -> None:
@@ -76,6 +160,7 @@ def state(ready: bool, stale: bool, reloads: Mapping[str, int]) -> None:
 
 def page() -> bytes:
     """The exposition text, merged over workers where there are several."""
+    pour()
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)

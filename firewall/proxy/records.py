@@ -28,6 +28,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from select import PIPE_BUF
 from typing import IO, Any
 
 import orjson
@@ -38,6 +39,7 @@ from firewall.errors import FirewallError, Mistakes
 START = "0" * 64
 BLOCK = 1 << 16         # bytes read from the end of a file at first
 OWED = 10_000           # records kept in memory while they cannot be written
+CHAIN = b',"chain":"'
 AWAY = 10               # looks, a second apart, that a file may be away from its place: a rotation signals at its end
 
 
@@ -48,19 +50,21 @@ class Records:
         self.path = None if file == "-" else beside(Path(file), f"-w{worker}" if worker else "")
         self.file: IO[bytes]
         self._by = b',"by":"%b"' % secrets.token_hex(4).encode() if self.path is None else b""
-        self._chain, cut = START, 0
-        self._owed: list[dict[str, Any]] = []
+        self._most = PIPE_BUF if self.path is None else 1 << 62
+        chain, cut = START, 0
+        self._owed: list[bytes] = []
         self._paid = self._lost = self._away = 0
         try:
             if self.path is not None:
-                self.file, self._chain, cut = _open(self.path)
+                self.file, chain, cut = _open(self.path)
             else:                       # past Python's buffer, which would keep the rest of a line that did not fit
                 self.file = open(1, "ab", buffering=0, closefd=False)
         except (OSError, Mistakes) as e:
             raise Mistakes([f"records.file: {self.path}: {e}"]) from None
+        self._chain = chain.encode()
         self.broken = ""
         if cut:
-            self._line({"event": "records_recovered", "after": "a half-written line", "bytes": cut})
+            self._write([orjson.dumps({"event": "records_recovered", "after": "a half-written line", "bytes": cut})])
 
     def reopen(self) -> bool:
         """Goes on in a new file when the one in use was moved away or deleted. True when it did. Never raises: where no
@@ -73,9 +77,9 @@ class Records:
             structlog.get_logger().error("records_not_reopened", reason=getattr(e, "strerror", "") or type(e).__name__)
             return False
         self.write({"event": "records_ended", "time": round(time.time(), 3)})
-        last = self._chain
+        last = self._chain.decode()
         self.close()
-        self.file, self._chain = file, chain
+        self.file, self._chain = file, chain.encode()
         self.write({"event": "records_begun", "time": round(time.time(), 3), "after": last})
         return True
 
@@ -101,10 +105,11 @@ class Records:
         if self.broken:
             try:
                 while self._owed:
-                    self._line(self._owed[0])
+                    self._write(self._owed[:1])
                     del self._owed[0]
                     self._paid += 1
-                self._line({"event": "records_recovered", "after": self.broken, "owed": self._paid, "lost": self._lost})
+                self._write([orjson.dumps({"event": "records_recovered", "after": self.broken, "owed": self._paid,
+                                           "lost": self._lost})])
                 self.broken, self._paid, self._lost = "", 0, 0
             except OSError as e:
                 raise FirewallError("audit_unavailable", "The request cannot be recorded, so it was not handled.",
@@ -112,29 +117,48 @@ class Records:
                                     retry_after=5.0) from None
 
     def write(self, record: dict[str, Any]) -> None:
-        """Never raises. A record that cannot be written is owed, and written first when that is possible again."""
+        """One record, as `extend`."""
+        self.extend([orjson.dumps(record)])
+
+    def extend(self, records: list[bytes]) -> None:
+        """Writes records (JSON objects), in one piece where that can be. Never raises. What cannot be written is owed, and
+        written first when that is possible again."""
         if worked := not self.broken:
             try:
-                self._line(record)
+                while records:
+                    records = records[self._write(records):]
                 return
             except OSError as e:
                 self.broken = e.strerror or type(e).__name__
-        if len(self._owed) < OWED:
-            self._owed.append(record)
-        else:
-            self._lost += 1
+        room = OWED - len(self._owed)
+        self._owed += records[:room]
+        self._lost += len(records[room:])
         if worked:
             structlog.get_logger().error("records_unwritable", reason=self.broken)
 
-    def _line(self, record: dict[str, Any]) -> None:
-        body = orjson.dumps(record)[:-1] + self._by
-        chain = hashlib.sha256(self._chain.encode() + body + b"}").hexdigest()
-        line = body + b',"chain":"' + chain.encode() + b'"}\n'
-        if (wrote := self.file.write(line)) != len(line):         # a full disk takes the beginning
+    def _write(self, records: list[bytes]) -> int:
+        """Chains as many records as go into one write, at least one, and writes them; returns how many. Nothing of them is
+        left in a file that did not take all.
+
+        A pipe takes up to PIPE_BUF bytes as one piece, among those of other writers; a file, which has one writer, any.
+        """
+        lines: list[bytes] = []
+        chain, size = self._chain, 0
+        for record in records:
+            body = record[:-1] + self._by
+            after = hashlib.sha256(chain + body + b"}").hexdigest().encode()
+            size += len(body) + len(CHAIN) + len(after) + 3
+            if lines and size > self._most:
+                break
+            lines.append(body + CHAIN + after + b'"}\n')
+            chain = after
+        block = b"".join(lines)
+        if (wrote := self.file.write(block)) != len(block):         # a full disk takes the beginning
             if wrote and self.file.seekable():
                 self.file.truncate(self.file.tell() - wrote)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._chain = chain
+        return len(lines)
 
     def close(self) -> None:
         if self.path is not None:

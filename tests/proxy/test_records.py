@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -115,6 +118,82 @@ def test_what_cannot_be_owed_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     records.file = real
     records.check()
     assert '"lost":3' in path.read_text() and verify(path) == 3
+
+
+def rows(numbers: Iterable[int]) -> list[bytes]:
+    return [b'{"event":"exchange","n":%d}' % n for n in numbers]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.lists(st.integers(0, 700), min_size=1, max_size=5))
+def test_many_at_once_are_all_written_or_all_owed(tmp_path_factory: pytest.TempPathFactory, sizes: list[int],
+                                                  rooms: list[int]) -> None:
+    """However full the disk is meanwhile: whole lines in order, a chain that holds, and what was owed is paid."""
+    path = tmp_path_factory.mktemp("r") / "r"
+    records = Records(str(path))
+    real, number = records.file, 0
+    for size, room in zip(sizes, [*rooms, *[0] * len(sizes)], strict=False):
+        records.file = Disk(real, room)         # type: ignore[assignment]
+        before, chain, broken = path.read_bytes(), records._chain, records.broken
+        records.extend(rows(range(number, number + size)))
+        number += size
+        if records.broken:
+            assert path.read_bytes() == before and records._chain == chain and len(records._owed) >= size
+        else:
+            assert path.read_bytes().count(b"\n") == before.count(b"\n") + size and not broken
+        verify(path)
+    records.file = real
+    records.check()
+    records.close()
+    said = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [row["n"] for row in said if row["event"] == "exchange"] == list(range(number))
+    assert verify(path) == len(said)
+
+
+def test_what_is_too_much_of_many_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OWED", 5)
+    records = Records(str(tmp_path / "r"))
+    real, records.file = records.file, Disk(records.file, 100)      # type: ignore[assignment]
+    for _ in range(3):
+        records.extend(rows(range(3)))
+    records.file = real
+    records.check()
+    assert '"owed":5,"lost":4' in (tmp_path / "r").read_text() and verify(tmp_path / "r") == 6
+
+
+class Pipe:
+    """Standard output: keeps each write, and takes no more than the first `at`."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.writes = at, []
+
+    def write(self, block: bytes) -> int:
+        if len(self.writes) == self.at:
+            raise OSError(11, "Resource temporarily unavailable")
+        self.writes.append(block)
+        return len(block)
+
+    def seekable(self) -> bool:
+        return False
+
+
+@given(st.lists(st.integers(0, 5000), max_size=30), st.integers(0, 12))
+def test_a_pipe_gets_whole_lines_in_pieces_that_stay_whole(sizes: list[int], at: int) -> None:
+    """POSIX: of several writers, what is no longer than PIPE_BUF stays in one piece. A longer line goes alone."""
+    records = Records("-")
+    pipe = records.file = Pipe(at)              # type: ignore[assignment]
+    records.extend([b'{"n":%d,"x":"%b"}' % (n, b"x" * size) for n, size in enumerate(sizes)])
+    assert all(block.endswith(b"\n") and (len(block) <= 4096 or block.count(b"\n") == 1) for block in pipe.writes)
+    assert all(len(a) + b.index(b"\n") + 1 > 4096 for a, b in pairwise(pipe.writes))
+    assert bool(records.broken) == bool(records._owed)
+    pipe.at = -1
+    records.check()
+    lines = b"".join(pipe.writes).splitlines()
+    assert [row["n"] for row in map(json.loads, lines) if "n" in row] == list(range(len(sizes)))
+    chain = module.START.encode()
+    for line in lines:
+        body, _, end = line.rpartition(module.CHAIN)
+        chain = hashlib.sha256(chain + body + b"}").hexdigest().encode()
+        assert end == chain + b'"}'
 
 
 def test_another_file_is_not_appended_to(tmp_path: Path) -> None:
@@ -343,11 +422,11 @@ def test_where_the_link_was_owed_it_still_counts(tmp_path: Path) -> None:
     records = Records(str(path))
     records.write({"event": "exchange"})
     path.rename(old)
-    real = records._line
-    records._line = lambda row: (_ for _ in ()).throw(OSError(28, "full")) if (      # type: ignore[method-assign]
-        row["event"] == "records_begun") else real(row)
+    real = records._write
+    records._write = lambda rows: (_ for _ in ()).throw(OSError(28, "full")) if (      # type: ignore[method-assign]
+        b"records_begun" in rows[0]) else real(rows)
     records.reopen()
-    records._line = real                # type: ignore[method-assign]
+    records._write = real               # type: ignore[method-assign]
     records.check()
     records.close()
     assert b"records_recovered" in path.read_bytes().splitlines()[1] and verified([old, path]) == 0
