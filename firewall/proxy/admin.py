@@ -36,6 +36,7 @@ def application(house: House) -> web.Application:
 
     async def prometheus(_: web.Request) -> web.Response:
         house.gauge()
+        house.ledger.flush()
         return web.Response(body=metrics.page(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
     app = web.Application()

@@ -17,6 +17,7 @@ from firewall.guards.guard import Guard
 from firewall.policy import PolicySet
 from firewall.proxy import headers, metrics, routes
 from firewall.proxy.http1.client import Origin, Pool, UpstreamLimits
+from firewall.proxy.ledger import Ledger
 from firewall.proxy.records import Records
 from firewall.proxy.relay import Pace
 from firewall.proxy.source import Source
@@ -35,11 +36,13 @@ class House:
 
     def __init__(self, config: Config, guard: Guard, source: Source, records: Records, salt: bytes | None = None) -> None:
         self.config, self.guard, self.source, self.records = config, guard, source, records
+        self.ledger = Ledger(records, config.records.explain_verdict)
         self.salt = salt or os.urandom(16)
         self.body = BodyLimits(size=config.limits.body)
         s = config.stream
         self.paces: dict[str, Pace] = {r: Pace(r, s.hold, s.whole, s.event, s.content_idle, s.total, s.pad)
                                        for r in ("rolling", "whole", "watch")}
+        self._paced: tuple[PolicySet | None, Pace] = None, self.paces["rolling"]        # of the last policies
         self.client_keys = tuple(settings.secret(name).encode() for name in config.server.client_keys)
         self.pools: dict[str, Pool] = {}
         self.keys: dict[str, bytes] = {}
@@ -75,11 +78,11 @@ class House:
     def pace(self, policies: PolicySet) -> Pace:
         """The strictest release that the policies ask for: `watch` where all of them only watch. What a policy leaves
         open, and an empty set, is as configured."""
-        default, said = self.config.stream.release, policies.releases
-        for mode in ("whole", "rolling", "watch"):
-            if mode in said or mode == default and (None in said or not said):
-                return self.paces[mode]
-        raise AssertionError(default)
+        if self._paced[0] is not policies:
+            default, said = self.config.stream.release, policies.releases
+            mode = next(m for m in ("whole", "rolling", "watch") if m in said or m == default and (None in said or not said))
+            self._paced = policies, self.paces[mode]
+        return self._paced[1]
 
     def ready(self) -> str:
         """Empty when traffic can be served, else why not. It can without a guard where every policy says so."""
@@ -119,6 +122,7 @@ class House:
         for pool in self.pools.values():
             await pool.close()
         await self.guard.close()
+        self.ledger.close()
         self.records.close()
 
 

@@ -315,8 +315,7 @@ class App:
         """Exactly one record, always."""
         metrics.IN_FLIGHT.dec()
         forget(self.house.guard, exchange.boundary)
-        self.house.records.write(exchange.record(self.house.config.records.explain_verdict))
-        metrics.settle(exchange)
+        self.house.ledger.add(exchange)
 
     def _tenant(self, request: Request) -> str:
         return headers.tenant(headers.credential(_credentials(request)), self.house.salt)

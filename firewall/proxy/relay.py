@@ -83,7 +83,7 @@ class Relay:
         self.judged = 0             # characters a verdict vouched for; the gate's clearance may say more (fail open)
         self.status = 502
         self.upstream_headers: headers.Pairs = ()
-        self.redaction = Redaction(self.gate, self.transcript)
+        self.redaction: Redaction | None = None     # made by the first decision to redact
         self.words_at = exchange.began
         exchange.release = pace.release
         reply.on_gone, reply.on_writable = self.gone, self.breathe
@@ -148,7 +148,7 @@ class Relay:
                 mark += len(text)
             if mark != gate.mark:
                 self.words_at = 0.0     # stamped lazily: `look` reads the clock, not the hot path
-            if self.redaction.spans and self.reader is not None:
+            if self.redaction is not None and self.redaction.spans and self.reader is not None:
                 try:
                     frame = self.redaction.later(frame, self.reader)
                 except FirewallError:
@@ -206,8 +206,7 @@ class Relay:
             decision = decide((verdict,), self.policies)
             if gate.release == "watch" and decision.action != "allow":
                 decision = Decision("flag", decision.rules, decision.errors)
-            if decision.action == "redact" and (self.reader is None or not self.redaction.apply(
-                    decision.spans, verdict.unsure, self.reader)):
+            if decision.action == "redact" and not self.redact(decision, verdict):
                 decision = blocked(decision)
             exchange.decided("output", decision)
             if decision.stops:
@@ -220,6 +219,12 @@ class Relay:
         self.judged = clear
         self.send(gate.clear(clear))
         return True
+
+    def redact(self, decision: Decision, verdict: Verdict) -> bool:
+        """Whether all that is to be redacted could be."""
+        if self.redaction is None:
+            self.redaction = Redaction(self.gate, self.transcript)
+        return self.reader is not None and self.redaction.apply(decision.spans, verdict.unsure, self.reader)
 
     def unguarded(self, mark: int, error: GuardDown) -> bool:
         """No verdict. True where the answer goes on without: monitoring, or every policy says `on-guard-error: open`."""
@@ -236,7 +241,9 @@ class Relay:
         """Writes frames that may leave, in one piece, after the head if it is still here."""
         gate = self.gate
         if frames:
-            data = self.sized(frames[0].raw if len(frames) == 1 else b"".join([frame.raw for frame in frames]))
+            data = frames[0].raw if len(frames) == 1 else b"".join([frame.raw for frame in frames])
+            if self.pace.pad:
+                data = self.sized(data)
             self.exchange.bytes_out += len(data)
             if self.started:
                 self.reply.write(data)

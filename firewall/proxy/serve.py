@@ -132,6 +132,7 @@ class Firewall:
 
     def hang_up(self) -> None:
         """SIGHUP: policies are read again, and records go on in a new file when theirs was moved (logrotate)."""
+        self.house.ledger.flush()
         self.house.records.reopen()
         self.loops = [t for t in self.loops if not t.done()] + [asyncio.create_task(self._refresh(force=True))]
 
