@@ -16,6 +16,7 @@ segments in a row that bring nothing of the body: `max_head` bytes of them (and 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import httptools
@@ -40,16 +41,15 @@ def protocol_error(detail: str) -> FirewallError:
 class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
-    __slots__ = ("_barren", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp", "_raw",
-                 "_tail", "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_header", "parts", "started",
-                 "status", "version")
+    __slots__ = ("_barren", "_begin", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp",
+                 "_said", "_tail", "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_message_begin",
+                 "on_message_complete", "parts", "started", "status", "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
         self.status = 0
         self.version = ""
         self.headers: tuple[Header, ...] = ()
-        self._raw: dict[bytes, bytes] = {}
-        self.on_header = self._raw.__setitem__
+        self._said: dict[bytes, Header] = {}    # the lines of the last head, and what each says
         self.parts: list[bytes] = []
         self.on_body = self.parts.append
         self.started = False         # a whole final head was seen
@@ -64,7 +64,11 @@ class Response:
         self._left = -1              # bytes of a body by Content-Length still to come
         self._interim = 0
         self._barren = 0             # bytes since the last of the body
-        self._ended = 0
+        # llhttp's callbacks: C functions all of them, a Python frame each would cost as much as the reading
+        self._begin: list[None] = [None]    # one answer may begin; behind it, not one byte of a second is taken
+        self._ended: list[None] = []        # one for each end that llhttp saw
+        self.on_message_begin = self._begin.pop
+        self.on_message_complete = partial(self._ended.append, None)
         self._llhttp = httptools.HttpResponseParser(self)
 
     def again(self, bodyless: bool) -> None:
@@ -73,16 +77,9 @@ class Response:
         self.parts.clear()
         self.started = self.fresh = self.done = self.eof_delimited = False
         self._bodyless = bodyless
-        self._interim = self._barren = self._ended = 0
-
-    # -- llhttp's callbacks (`on_body` is `parts.append`, `on_header` is `_raw.__setitem__`)
-
-    def on_message_begin(self) -> None:
-        if self._ended:  # a second answer behind the first: not one byte of it is taken
-            raise protocol_error("bytes after the answer")
-
-    def on_message_complete(self) -> None:
-        self._ended += 1
+        self._interim = self._barren = 0
+        self._begin[:] = [None]
+        self._ended.clear()
 
     # -- for the owner of the connection
 
@@ -106,11 +103,14 @@ class Response:
             if not self._ended:
                 raise protocol_error("malformed body") from None
             self.extra = True  # the answer was whole; what followed was not HTTP
+        self._took(data)
+
+    def _took(self, data: bytes) -> None:
+        """llhttp was fed these bytes behind the head: was it the end, and is there more?"""
         if not self.parts:
             self._barren += len(data)
             if self._barren > self._limits.max_head:
                 raise protocol_error("trailers too large")
-            self._raw.clear()
         elif self._barren:
             self._barren = 0
         # llhttp skips line ends before a message, so those behind this one are looked for here
@@ -144,8 +144,9 @@ class Response:
                 return
             if end > limits.max_head:
                 raise protocol_error("head too large")
-            line = buf[:buf.find(b"\r\n")]
-            self.version, self.status = _statuses.get(line) or _status(line)
+            head = buf[:end]
+            lines = head.split(b"\r\n")
+            self.version, self.status = _statuses.get(lines[0]) or _status(lines[0])
             if self.status >= 200:
                 break
             if self.status == 101:
@@ -153,49 +154,61 @@ class Response:
             self._interim += 1
             if self._interim > limits.max_interim:
                 raise protocol_error("too many 1xx answers")
-            self._fields(buf[:end])
+            self._read(lines, head, head)
             buf, seen = buf[end:], 0
-            self._ended = 0
+            self._begin[:] = [None]
+            self._ended.clear()
             self._llhttp = httptools.HttpResponseParser(self)
         self._buf = b""
-        self._ended = 0
-        self._framing(self._fields(buf[:end]))
-        self.started = self.fresh = True
         rest = buf[end:]
-        if self._bodyless or self._ended:
+        bare = not rest or self._bodyless or self.status in (204, 304)
+        sound = self._read(lines, head, head if bare else buf)
+        self._framing(lines)
+        if not sound:
+            raise protocol_error("malformed body")
+        self.started = self.fresh = True
+        if not bare:
+            self._took(rest)
+        elif self._bodyless or self._ended:
             self.done, self.extra = True, bool(rest)
-        elif rest:
-            self.feed(rest)
 
-    def _fields(self, head: bytes) -> dict[bytes, bytes]:
-        """Let llhttp read the head; set `headers`. Returns them by name."""
-        limits, raw = self._limits, self._raw
-        if len(head) > limits.max_line and max(map(len, head.split(b"\r\n"))) > limits.max_line:
+    def _read(self, lines: list[bytes], head: bytes, data: bytes) -> bool:
+        """Let llhttp read a head, and in one go the part of the body that came with it. False: that part is malformed."""
+        limits = self._limits
+        if len(head) > limits.max_line and max(map(len, lines)) > limits.max_line:
             raise protocol_error("line too long")
-        raw.clear()
+        sound = True
         try:
-            self._llhttp.feed_data(head)
+            self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade:
             raise protocol_error("unasked upgrade") from None
         except httptools.HttpParserError:
-            raise protocol_error("malformed head") from None
-        count = head.count(b"\r\n") - 2
-        if count > limits.max_headers:
+            if self._ended:
+                self.extra = True  # the answer was whole; what followed was not HTTP
+            else:
+                sound = False
+                try:
+                    httptools.HttpResponseParser(None).feed_data(head)
+                except httptools.HttpParserError:
+                    raise protocol_error("malformed head") from None
+        if len(lines) - 3 > limits.max_headers:
             raise protocol_error("too many headers")
-        names: list[Any] = [*map(_names.get, raw)]
-        if len(raw) == count and None not in names:
-            self.headers = headers = (*zip(names, map(bytes.rstrip, raw.values()), strict=True),)
-        else:
-            lines = [line.partition(b":") for line in head.split(b"\r\n")[1:-2]]
-            self.headers = headers = tuple([(_names.get(n) or _lower(n), v.strip(b" \t")) for n, _, v in lines])
-        return dict(headers)
+        return sound
 
-    def _framing(self, fields: dict[bytes, bytes]) -> None:
-        """Where the body ends, judged by us; llhttp alone takes `gzip, chunked` and reads `gzip` to the end."""
+    def _framing(self, lines: list[bytes]) -> None:
+        """Set `headers`, and where the body ends, judged by us; llhttp alone takes `gzip, chunked` and reads `gzip` to the
+        end. Most lines of a head are those of the last one on this connection: what they say is known."""
+        del lines[-2:], lines[0]
+        headers: list[Any] = [*map(self._said.get, lines)]
+        if None in headers:
+            headers = [pair or _pair(line) for pair, line in zip(headers, lines, strict=True)]
+            self._said = dict(zip(lines, headers, strict=True))
+        self.headers = (*headers,)
+        fields = dict(headers)
         coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
-        if len(fields) != len(self.headers):
+        if len(fields) != len(headers):
             for name in (b"transfer-encoding", b"content-length"):
-                if sum(name == n for n, _ in self.headers) > 1:
+                if sum(name == n for n, _ in headers) > 1:
                     raise protocol_error("repeated framing header")
         if coding is not None and (coding.lower() != b"chunked" or self.version == "1.0" or length is not None):
             raise protocol_error("Transfer-Encoding is not exactly chunked, in HTTP/1.1, alone")
@@ -204,7 +217,7 @@ class Response:
         self._left = int(length) if length is not None else -1
         self._keep = self.version == "1.1"
         if b"connection" in fields:  # several of them: any that says close
-            self._keep &= not any(n == b"connection" and b"close" in v.lower() for n, v in self.headers)
+            self._keep &= not any(n == b"connection" and b"close" in v.lower() for n, v in headers)
         if coding is None and length is None:
             self.eof_delimited = not (self._bodyless or self.status in (204, 304))
 
@@ -221,11 +234,15 @@ class Response:
             at = buf.find(b"\n", at + 1)
 
 
-def _lower(name: bytes) -> bytes:
-    lower = name.lower()
-    if len(_names) < _CACHE and len(name) <= 64:
-        _names[name] = lower
-    return lower
+def _pair(line: bytes) -> Header:
+    """What a header line says that llhttp took."""
+    name, _, value = line.partition(b":")
+    lower = _names.get(name)
+    if lower is None:
+        lower = name.lower()
+        if len(_names) < _CACHE and len(name) <= 64:
+            _names[name] = lower
+    return lower, value.strip(b" \t")
 
 
 def _status(line: bytes) -> tuple[str, int]:
