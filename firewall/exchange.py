@@ -45,6 +45,7 @@ class Exchange:
     began: float = field(init=False)
     wall: float = field(init=False)
     decisions: dict[Direction, Decision] = field(init=False)
+    outcome: Decision = ALLOW   # the most severe of both
     ended: float = 0.0          # when it was settled, on the clock of `began`
     model: str = ""
     stream: bool = False
@@ -104,19 +105,17 @@ class Exchange:
     def decided(self, direction: Direction, decision: Decision) -> None:
         """Keeps the most severe decision of a direction. Going on without a guard (`on-guard-error: open`) is a flag:
         it was allowed to pass, and nobody looked."""
+        if decision is ALLOW and direction not in self.decisions:       # what nearly all come to, and no worse than nothing
+            self.decisions[direction] = ALLOW
+            return
         if decision.errors and decision.action == "allow":
             decision = replace(decision, action="flag")
         if RANK[decision.action] >= RANK[self.decisions.get(direction, ALLOW).action]:
             self.decisions[direction] = decision
-
-    @property
-    def outcome(self) -> Decision:
-        """The most severe decision of both directions."""
-        worst = ALLOW
-        for decision in self.decisions.values():
-            if decision is not ALLOW and (worst is ALLOW or RANK[decision.action] > RANK[worst.action]):
-                worst = decision
-        return worst
+            self.outcome = ALLOW
+            for one in self.decisions.values():
+                if self.outcome is ALLOW or RANK[one.action] > RANK[self.outcome.action]:
+                    self.outcome = one
 
     @property
     def label(self) -> str:

@@ -42,25 +42,24 @@ LAG = Gauge("firewall_loop_lag_seconds", "Event loop lag, worst in the last ten 
 
 
 class Spread:
-    """What was observed since a histogram was last told."""
+    """What was observed since a histogram was last told: seconds."""
 
-    __slots__ = ("buckets", "histogram", "sum")
+    __slots__ = ("histogram", "seen")
 
     def __init__(self, histogram: Histogram) -> None:
-        self.histogram, self.sum, self.buckets = histogram, 0.0, [0] * (len(BUCKETS) + 1)
-
-    def add(self, seconds: float) -> None:
-        self.sum += seconds
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1        # a bucket holds its upper bound
+        self.histogram, self.seen = histogram, list[float]()
 
     def pour(self) -> None:
-        """`Histogram.observe` of all of them."""
-        if any(self.buckets):
-            self.histogram._sum.inc(self.sum)
-            for n, bucket in zip(self.buckets, self.histogram._buckets, strict=True):
+        """`Histogram.observe` of each, with one call for each bucket that some fell into."""
+        if self.seen:
+            buckets = [0] * (len(BUCKETS) + 1)
+            for seconds in self.seen:
+                buckets[bisect_left(BUCKETS, seconds)] += 1         # a bucket holds its upper bound
+            self.histogram._sum.inc(sum(self.seen))
+            for n, bucket in zip(buckets, self.histogram._buckets, strict=True):
                 if n:
                     bucket.inc(n)
-            self.sum, self.buckets = 0.0, [0] * (len(BUCKETS) + 1)
+            self.seen = []
 
 
 class Count:
@@ -101,13 +100,6 @@ _kept: list[Count | Spread | Level] = [IN_FLIGHT, _asks, _tokens, _guard]
 
 
 @cache
-def _endings(wire: str, label: str, ending: str) -> Count:
-    count = Count(EXCHANGES.labels(wire, label, ending))
-    _kept.append(count)
-    return count
-
-
-@cache
 def _times(wire: str) -> tuple[Spread, Spread]:
     """Of whole exchanges, and until the first byte."""
     whole, first = Spread(DURATION.labels(wire)), Spread(FIRST.labels(wire))
@@ -115,17 +107,25 @@ def _times(wire: str) -> tuple[Spread, Spread]:
     return whole, first
 
 
+@cache
+def _ordinary(wire: str, label: str, ending: str) -> tuple[Count, Spread, Spread]:
+    """What every exchange counts in."""
+    count = Count(EXCHANGES.labels(wire, label, ending))
+    _kept.append(count)
+    return count, *_times(wire)
+
+
 def settle(exchange: Exchange) -> None:
     """Counts one finished exchange."""
-    label = exchange.label
-    _endings(exchange.wire, label, exchange.ending).n += 1
-    whole, first = _times(exchange.wire)
-    whole.add((exchange.ended or time.perf_counter()) - exchange.began)
+    label, began = exchange.label, exchange.began
+    count, whole, first = _ordinary(exchange.wire, label, exchange.ending)
+    count.n += 1
+    whole.seen.append((exchange.ended or time.perf_counter()) - began)
     if exchange.first_byte:
-        first.add(exchange.first_byte - exchange.began)
+        first.seen.append(exchange.first_byte - began)
     if exchange.asks:
         _asks.n += exchange.asks
-        _guard.add(exchange.guard_ms / 1e3)
+        _guard.seen.append(exchange.guard_ms / 1e3)
     _tokens.n += exchange.tokens
     if exchange.error is not None:
         FAULTS.labels(exchange.error.fault, exchange.error.code).inc()

@@ -46,7 +46,7 @@ def test_a_spread_is_what_observing_one_by_one_gives(poured: list[list[float]]) 
     for times in poured:
         for seconds in times:
             one.observe(seconds)
-            spread.add(seconds)
+            spread.seen.append(seconds)
         spread.pour()
     (a,), (b,) = one.collect(), many.collect()
     for x, y in zip(a.samples, b.samples, strict=True):
