@@ -16,7 +16,7 @@ from firewall.errors import FirewallError
 from firewall.wire.anthropic_words import ANSWER, BLOCK, Blocks, Seen
 from firewall.wire.leaves import FILE, LINK, MEDIA, SECRET, TOKEN, Inert, passes, trie, words
 from firewall.wire.reader import reader
-from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.request import Words, flag, inspectable, items, quick_message, text
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
 
 ROLES = frozenset(("user", "assistant", "system"))
@@ -45,6 +45,7 @@ INERT: Inert = {
 }
 _PLACE = trie(INERT)
 _MESSAGE = _PLACE["messages"]["[]"]
+_KNOWN = frozenset(("messages", "model", "system"))
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
          413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_error"}
 
@@ -71,13 +72,13 @@ class Anthropic:
             role, content = message.get("role"), message.get("content")
             known = type(role) is str and role in ROLES
             if len(message) == 2 and known and type(content) is str:
-                found.messages.append(Message(role, content, f"messages.{i}.content"))
+                found.messages.append(quick_message((role, content, f"messages.{i}.content")))
             else:
                 self._blocks(found, role if known else "user", message, f"messages.{i}")
-        found.rest(document, frozenset(("messages", "model", "system")), _PLACE)
+        found.rest(document, _KNOWN, _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), sizes)
+        return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
 
     def _blocks(self, found: Words, role: str, message: dict[str, Any], path: str) -> None:
         """A message of blocks; what a tool brought in speaks as a tool."""

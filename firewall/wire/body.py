@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,12 +115,30 @@ def inflate(body: bytes, limits: BodyLimits = LIMITS) -> bytes:
     return b"".join(out)
 
 
-def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", fold: bool = True) -> dict[str, Any]:
+def few(tree: dict[str, Any]) -> bool:
+    """Whether all keys are names of the protocols, and the containers few, so that none is deep."""
+    todo: list[Any] = [tree]
+    for node in todo:           # grows as it goes
+        if type(node) is dict:
+            if not KEYS.issuperset(node):
+                return False
+            node = node.values()
+        for value in node:
+            if type(value) in CONTAINERS:
+                if len(todo) == FEW:
+                    return False
+                todo.append(value)
+    return True
+
+
+def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", fold: bool = True,
+           glance: Callable[[dict[str, Any]], bool] = few) -> dict[str, Any]:
     """UTF-8 JSON -> its object.
 
     Args:
         fault: whose bytes these are; upstream's are answered with 502.
         fold: refuse keys of one object that differ in case only (a model's own arguments may hold `a` and `A`).
+        glance: says that all keys are names of the protocols and no container is deep, or that it does not know.
     """
     most = limits.answer if fault == "upstream" else limits.nodes
     if len(raw) > most and _nodes(raw, most) > most:        # a node is at least one byte
@@ -130,7 +149,7 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
         raise _broken("invalid_json", "The body is not valid JSON in UTF-8.", fault) from None
     if type(tree) is not dict:
         raise _broken("invalid_json", "The JSON document must be an object.", fault)
-    if _usual(tree) and limits.depth >= FEW <= limits.key and orjson.dumps(tree) == raw:
+    if glance(tree) and limits.depth >= FEW <= limits.key and orjson.dumps(tree) == raw:
         return tree
     keys, large = _keys(tree, limits.depth, fault)
     if large and _wide(raw):
@@ -146,22 +165,6 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
     if fold and not (joined.isascii() and joined == joined.lower()) and _alike(tree):
         raise _broken("duplicate_key", "Two keys of one object differ in case only.", fault)
     return tree
-
-
-def _usual(tree: dict[str, Any]) -> bool:
-    """Whether all keys are names of the protocols, and the containers few."""
-    todo: list[Any] = [tree]
-    for node in todo:           # grows as it goes
-        if type(node) is dict:
-            if not KEYS.issuperset(node):
-                return False
-            node = node.values()
-        for value in node:
-            if type(value) in CONTAINERS:
-                if len(todo) == FEW:
-                    return False
-                todo.append(value)
-    return True
 
 
 def _keys(tree: dict[str, Any], depth: int, fault: Fault) -> tuple[list[str], bool]:

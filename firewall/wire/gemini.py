@@ -111,7 +111,7 @@ class Gemini:
             found.each(ROLES.get(role, "user") if type(role) is str else "user", content, _PLACE["contents"]["[]"],
                        f"contents.{i}")
         found.rest(document, frozenset(("contents", "systemInstruction", "system_instruction")), _PLACE)
-        return Asked("", False, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), asked)
+        return Asked("", False, found.said(), document, tuple(found.opaque), asked)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         return reader(Candidates(asked), content_type, limits or StreamLimits())
@@ -184,6 +184,9 @@ class Candidates:
             for candidate in part.get("candidates") or ():
                 candidate.pop("logprobsResult", None)
         unplaced(document)
+
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        return None
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         if isinstance(document, Array):         # an unframed stream

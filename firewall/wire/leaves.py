@@ -103,16 +103,6 @@ def passes(shape: Any, text: str, holder: Any = None) -> bool:
     return (shape == LINK or shape == DATA) and shown(text) == HIDDEN
 
 
-@lru_cache(1024)        # a deployment speaks of few models
-def _named(model: str) -> bool:
-    return passes(TOKEN, model)
-
-
-def named(model: str) -> bool:
-    """Whether a model's name passes unseen."""
-    return _named(model) if len(model) <= 128 else False
-
-
 def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key: Any = None,
            opaque: list[str] | None = None) -> list[Leaf]:
     """All words under `value`, in document order.

@@ -90,6 +90,9 @@ class Names:
     def state(self) -> Any:
         return self.after
 
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        return None
+
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         if not isinstance(document, Array):
             return generic(document, self.place, "", None, None, self.opaque)

@@ -75,7 +75,7 @@ class Ollama:
                 raise malformed(name)
             found.each(role, document.get(name), None, name)
         found.rest(document, frozenset(("messages", "system", "template", "prompt", "suffix")), _PLACE)
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), asked)
+        return Asked(model, stream, found.said(), document, tuple(found.opaque), asked)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         limits, speech = limits or StreamLimits(), Lines(asked, self.chat)
@@ -150,6 +150,9 @@ class Lines:
 
     def heard(self, channel: str, text: str, number: int) -> None:
         return
+
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        return None
 
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from firewall.case import Message
 from firewall.errors import FirewallError
-from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, named, passes, trie, unplaced, words
+from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, passes, trie, unplaced, words
 from firewall.wire.openai_words import ANSWER, STATE, Choices
 from firewall.wire.reader import reader
-from firewall.wire.request import Words, flag, inspectable, items, text
+from firewall.wire.request import Words, flag, inspectable, items, quick_message, text
 from firewall.wire.usual import usual
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
@@ -79,12 +78,12 @@ class OpenAIChat:
         for i, message in enumerate(items(document, "messages")):
             role, content = message.get("role"), message.get("content")
             if len(message) == 2 and type(content) is str and type(role) is str and role in ROLES:
-                found.messages.append(Message(role, content, f"messages.{i}.content"))
+                found.messages.append(quick_message((role, content, f"messages.{i}.content")))
             else:
                 place = _FLAT if type(content) is list and any(map(_flat, content)) else _MESSAGE
                 found.each(role if type(role) is str and role in ROLES else "user", message, place, f"messages.{i}")
         found.rest(document, _KNOWN, _PLACE)
-        if not named(model):
+        if not passes(TOKEN, model):
             found.each("request", model, _PLACE["model"], "model")
         return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
 
@@ -159,8 +158,8 @@ class Chat:
 
     @property
     def plain(self) -> bool:
-        said = self.choices
-        return said.plain and not said.loose
+        choices = self.choices
+        return choices.plain and not choices.loose
 
     @property
     def pending(self) -> bool:
@@ -182,22 +181,26 @@ class Chat:
         other.choices.copies = True
         return other
 
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        found = usual(document)
+        if found is None or self.expected() > 1:
+            return None
+        self.after = Seen(document.get("id") or "", document.get("model") or "", _created(document), (), (0,), True)
+        self.last = self.complete = True
+        return found
+
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
-        if whole and self._choices is None and (usually := usual(document)) is not None and self.expected() <= 1:
-            self.after = Seen(document.get("id") or "", document.get("model") or "", _created(document), (), (0,))
-            self.last = self.complete = True
-            return usually
-        said = self.choices
-        found = said.read(document)
+        choices = self.choices
+        found = choices.read(document)
         seen = self.after
-        if seen is None or seen.open != said.open or seen.closed != said.closed:
+        if seen is None or seen.open != choices.open or seen.closed != choices.closed:
             if seen is None or not seen.id:
                 name, model = document.get("id"), document.get("model")
                 seen = Seen(name if type(name) is str and passes(TOKEN, name) else "",
-                            model if type(model) is str and named(model) else "",
+                            model if type(model) is str and passes(TOKEN, model) else "",
                             _created(document))
-            self.after = seen._replace(open=said.open, closed=said.closed)
-            if len(said.closed) >= said.expected and not said.open:
+            self.after = seen._replace(open=choices.open, closed=choices.closed)
+            if len(choices.closed) >= choices.expected and not choices.open:
                 self.last = self.complete = True
         if "error" in document and document["error"]:
             self.last = self.complete = True        # in-band error: nothing follows it
@@ -261,4 +264,4 @@ WITHHELD = "The answer was withheld by the content policy of this service."
 
 
 def _model(asked: Asked) -> str:
-    return asked.model if named(asked.model) else ""
+    return asked.model if passes(TOKEN, asked.model) else ""

@@ -86,7 +86,7 @@ class OpenAIResponses:
         found.rest(document, skipped, _PLACE)
         if not passes(TOKEN, model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, stream, tuple([m for m in found.messages if m.text]), document, tuple(found.opaque), sizes)
+        return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
 
     def reader(self, asked: Asked, content_type: bytes, limits: StreamLimits | None = None) -> Reader:
         limits = limits or StreamLimits()

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import orjson
 
 from firewall.errors import FirewallError
-from firewall.wire.body import strict
-from firewall.wire.frame import Frame, Piece
+from firewall.wire.body import few, strict
+from firewall.wire.frame import Frame, Piece, quick_frame, quick_piece
 from firewall.wire.leaves import Leaf, placed, unplaced
 from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
@@ -141,11 +141,6 @@ class _Read:
     def _new(self, found: list[Leaf]) -> list[Leaf]:
         """Unknown keys on a channel for all, so that a fresh one in every chunk is no channel each; and without those that
         were said before, as a vendor's new field comes with every chunk."""
-        for leaf in found:
-            if leaf.path.endswith("#key"):
-                break
-        else:
-            return found
         out = []
         for leaf in found:
             if leaf.path.endswith("#key"):
@@ -164,12 +159,12 @@ class _Read:
         pieces = []
         for path, text, holder, _ in found:
             self._channels.add(path)
-            pieces.append(piece := Piece(path, text))
+            pieces.append(said := quick_piece((path, text)))
             if holder is PAST:
-                self._past.add(piece)
+                self._past.add(said)
         if len(self._channels) > CHANNELS and not isinstance(self, Whole):      # that is one question
             raise unreadable("the answer has too many channels")
-        return Frame(raw, tuple(pieces), speech.after, speech.pending, last)
+        return quick_frame((raw, tuple(pieces), speech.after, speech.pending, last, False, b""))
 
 
 class Streamed(_Read):
@@ -187,13 +182,13 @@ class Streamed(_Read):
         if moulds and self._events.between and data.find(b"\n\n") == len(data) - 2 <= self.limits.event - 2 and (
                 b"\r" not in data):
             for mould in moulds:        # one event, alone: most of a stream
-                if data.startswith(mould.prefix) and (frame := self._poured(data, mould)) is not None:
-                    return [frame]
+                if data.startswith(mould.prefix) and (poured := self._poured(data, mould)) is not None:
+                    return [poured]
         out = []
         for raw in self._events.feed(data):
             for mould in moulds:
-                if raw.startswith(mould.prefix) and (frame := self._poured(raw, mould)) is not None:
-                    out.append(frame)
+                if raw.startswith(mould.prefix) and (poured := self._poured(raw, mould)) is not None:
+                    out.append(poured)
                     break
             else:
                 out.append(self._sure(self._full, raw))
@@ -221,8 +216,8 @@ class Streamed(_Read):
         speech = self.speech
         if mould.pending or number >= 0:
             speech.heard(mould.channel, text, number)
-        pieces = (Piece(mould.channel, text),) if text else ()
-        return Frame(raw, pieces, speech.after, mould.pending, False, False)
+        pieces = (quick_piece((mould.channel, text)),) if text else ()
+        return quick_frame((raw, pieces, speech.after, mould.pending, False, False, b""))
 
     def _full(self, raw: bytes) -> Frame:
         name, data, rest = event(raw)
@@ -302,6 +297,7 @@ class Whole(_Read):
         super().__init__(speech, limits)
         self._parts: list[bytes] = []
         self._size = 0
+        self._seen: list[Leaf] | None = None        # the words, where a glance was enough
 
     def feed(self, data: bytes) -> list[Frame]:
         self._size += len(data)
@@ -315,19 +311,26 @@ class Whole(_Read):
         if not raw.strip():
             raise truncated()
         try:
-            found = self._new(self._sure(self.speech.read, self._parse(raw), True))
+            found = self._sure(self._heard, raw)
         except FirewallError as error:
             if error.code != "unreadable_event" or raw.rstrip()[-1:] in (b"}", b"]"):
                 raise
             raise truncated() from None         # the document ends before it is whole
-        found = found + self._sure(self.speech.finish)
         self.speech.complete = self.speech.last = True
         return [self._frame(raw, found)]
 
-    def _parse(self, data: bytes) -> dict[str, Any]:
+    def _heard(self, raw: bytes) -> list[Leaf]:
+        document = self._parse(raw, self._glance)
+        return self._new(self.speech.read(document, True)) + self.speech.finish() if self._seen is None else self._seen
+
+    def _glance(self, document: dict[str, Any]) -> bool:
+        self._seen = self.speech.glance(document)
+        return self._seen is not None or few(document)
+
+    def _parse(self, data: bytes, glance: Callable[[dict[str, Any]], bool] = few) -> dict[str, Any]:
         """An object; an array of them (Gemini) as an `Array`."""
         if data[:1] == b"{" or data.lstrip()[:1] != b"[":
-            return super()._parse(data)
+            return strict(data, fault="upstream", fold=False, glance=glance)
         array = Array(super()._parse(b'{"[]":' + data + b"}"))
         if len(array) != 1:
             raise unreadable("the answer is no JSON")
@@ -344,10 +347,7 @@ class Whole(_Read):
 
 
 def reader(speech: Speech, content_type: bytes, limits: StreamLimits, *, lines: bool = False) -> Reader:
-    """The reader for an actual content type.
-
-    Args:
-        lines: the dialect streams NDJSON.
+    """The reader for an actual content type; `lines`: the dialect streams NDJSON.
 
     Raises:
         FirewallError: upstream's fault, `unreadable_content_type`.

@@ -9,6 +9,8 @@ for the guards' (LiteLLM takes an empty list for "none"); so do the switches of 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -44,6 +46,10 @@ MOST: dict[str, tuple[Literal["candidates", "tokens", ""], int]] = {
 SCALARS = frozenset((int, float, bool, type(None)))
 _HELD = CONTROL | STORED | {"metadata"}      # where something may have to be refused
 _SIZED = frozenset(MOST)
+
+
+# A message of role, text and place; a NamedTuple's own constructor is a call into Python.
+quick_message: Callable[[tuple[str, str, str]], Message] = partial(tuple.__new__, Message)
 
 
 class Words:
@@ -96,6 +102,7 @@ class Words:
                 self.lines(role, value, node, where)
 
 
+_OBJECT = frozenset((dict,))
 _TEXT = itemgetter(1)       # of a message
 _SPOKEN = re.compile(rf"\.(?:{'|'.join(sorted(ARGUMENTS))})\.")     # the outermost object of arguments in a path
 _DIGITS = re.compile(r"-?[0-9]{1,19}")
@@ -195,6 +202,6 @@ def flag(document: dict[str, Any], name: str) -> bool:
 def items(document: dict[str, Any], name: str) -> list[Any]:
     """A field that must be a list of objects."""
     value = document.get(name)
-    if type(value) is not list or not all(type(item) is dict for item in value):
+    if type(value) is not list or not _OBJECT.issuperset(map(type, value)):
         raise malformed(name)
     return value

@@ -99,6 +99,9 @@ class Output:
     def finish(self) -> list[Leaf]:
         return [leaf for index in sorted(self._calls) for leaf in self._called(index)]
 
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        return None
+
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
         self.plain = False

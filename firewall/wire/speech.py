@@ -45,6 +45,10 @@ class Speech(Protocol):
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         """The words of an event (or of a whole answer), and the state after it."""
 
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        """What `read` gives of a whole answer, and `finish` after it, where the answer is such as most are: all its keys are
+        names of the protocols and nothing is deep (`strict`). Else None, and nothing has changed."""
+
     def finish(self) -> list[Leaf]:
         """The stream ended: words that only now are known."""
 

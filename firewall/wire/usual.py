@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from firewall.wire.leaves import ARGUMENTS, Leaf, named, passes
+from firewall.wire.leaves import ARGUMENTS, Leaf, passes
 from firewall.wire.openai_words import FINISHED, IDS, INERT_TOP, PLACE, REASONING, SCALARS
 from firewall.wire.vocabulary import KEYS
 
+_LAST: dict[str, str] = {}      # inert field -> its value in the last answer: most say the same
+
 
 def usual(document: dict[str, Any]) -> list[Leaf] | None:
-    """What a new `Choices` reads in a whole answer; None where that takes a closer look. `id` and `model` of what is read
-    here are inert strings or null, choice 0 is finished."""
+    """What a new `Choices` reads in a whole answer; None where that takes a closer look. In what is read here all keys are
+    names of the protocols and nothing is deep (`body.few`), `id` and `model` are inert strings or null, and choice 0, the
+    only one, is finished."""
     said = None
     for key, value in document.items():
         kind = type(value)
         if kind is str:
-            if key not in INERT_TOP or not (named(value) if key == "model" else passes(PLACE[key], value)):
-                return None
+            if _LAST.get(key) != value:
+                if key not in INERT_TOP or not passes(PLACE[key], value):
+                    return None
+                _LAST[key] = value
         elif kind in SCALARS:
             if key not in KEYS or (key in INERT_TOP and value is not None):
                 return None
@@ -57,11 +62,15 @@ def usual(document: dict[str, Any]) -> list[Leaf] | None:
 
 
 def silent(value: Any) -> bool:
-    """Whether something is numbers under names of the protocols, which no walk finds words in wherever it stands."""
+    """Whether something is numbers under names of the protocols, or objects of such: no walk finds words in it, wherever
+    it stands."""
     if type(value) is not dict:
         return type(value) in SCALARS
     for key, inner in value.items():
-        if key not in KEYS or key in IDS or not (type(inner) in SCALARS or (
-                type(inner) is dict and key not in ARGUMENTS and silent(inner))):
+        if type(inner) not in SCALARS and (type(inner) is not dict or key in ARGUMENTS or not _flat(inner)):
             return False
-    return True
+    return KEYS.issuperset(value) and IDS.isdisjoint(value)
+
+
+def _flat(value: dict[str, Any]) -> bool:
+    return SCALARS.issuperset(map(type, value.values())) and KEYS.issuperset(value) and IDS.isdisjoint(value)

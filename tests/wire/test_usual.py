@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from firewall.errors import FirewallError
 from firewall.wire import body, request
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.leaves import SPOKEN, leaves, trie
-from firewall.wire.openai_chat import Chat
+from firewall.wire.openai_chat import Chat, OpenAIChat
 from firewall.wire.usual import usual
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked
@@ -38,9 +39,9 @@ JSON = st.recursive(st.sampled_from([*NUMBERS, *TEXTS, "null", "true"]), lambda 
     inner, max_size=3).map(lambda items: "[" + ",".join(items) + "]"), max_leaves=8)
 
 
-def read(raw: bytes, limits: BodyLimits, fault: Any, fold: bool) -> Any:
+def read(raw: bytes, limits: BodyLimits, fault: Any, fold: bool, glance: Any = body.few) -> Any:
     try:
-        return strict(raw, limits, fault=fault, fold=fold)
+        return strict(raw, limits, fault=fault, fold=fold, glance=glance)
     except FirewallError as error:
         return error.code, error.detail
 
@@ -49,16 +50,14 @@ def read(raw: bytes, limits: BodyLimits, fault: Any, fold: bool) -> Any:
     [BodyLimits(), BodyLimits(depth=2), BodyLimits(key=8), BodyLimits(nodes=4, answer=4)]))
 def test_a_body_is_read_as_strictly(text: str, fault: str, fold: bool, limits: BodyLimits) -> None:
     raw = text.encode("utf-8", "surrogatepass")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(body, "_usual", lambda tree: False)
-        slow = read(raw, limits, fault, fold)
+    slow = read(raw, limits, fault, fold, lambda tree: False)
     assert read(raw, limits, fault, fold) == slow
 
 
 def test_few_containers_and_known_keys_are_usual() -> None:
-    assert body._usual({"messages": [{"role": "user", "content": "x"}]})
-    assert not body._usual({"messages": [{"role": "user", "zork": "x"}]})
-    assert body._usual({"messages": [{}] * (body.FEW - 2)}) and not body._usual({"messages": [{}] * (body.FEW - 1)})
+    assert body.few({"messages": [{"role": "user", "content": "x"}]})
+    assert not body.few({"messages": [{"role": "user", "zork": "x"}]})
+    assert body.few({"messages": [{}] * (body.FEW - 2)}) and not body.few({"messages": [{}] * (body.FEW - 1)})
 
 
 def test_no_name_of_the_protocols_is_another_in_capitals() -> None:
@@ -101,16 +100,20 @@ def near(fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(fields), st.sampled_from(ODD), max_size=2)
 
 
-def heard(speech: Chat, document: dict[str, Any]) -> Any:
+def heard(speech: Chat, document: dict[str, Any], quick: bool) -> Any:
     """All that a reader takes of a speech."""
     try:
-        found = speech.read(document, True)
-        found += speech.finish()
+        found = speech.glance(document) if quick else None
+        if found is None:
+            found = speech.read(document, True)
+            found += speech.finish()
+        else:
+            assert KEYS.issuperset(body._keys(document, body.FEW, "client")[0])
     except FirewallError as error:
         return error.code
     message = document["choices"][0]["message"] if document["choices"] else None
     return ([(*leaf, leaf.holder is message) for leaf in found], speech.after, speech.last,
-            speech.complete, speech.pending, speech.opaque)
+            speech.complete, speech.pending, speech.opaque, speech.finish())
 
 
 @given(near(FIELDS[0]), near(FIELDS[1]), near(FIELDS[2]), st.sampled_from([{}, {"n": 1}, {"n": 2}, {"n": "2"}, {"n": 0}]),
@@ -120,13 +123,37 @@ def test_an_answer_says_the_same(top: dict[str, Any], beside: dict[str, Any], sa
     choice = {**CHOICE, "message": {**MESSAGE, **said}, **beside}
     document = {**ANSWER, **top, "choices": [choice] * number}
     asked = Asked("m", False, (), sent)
-    slow = Chat(asked)
-    assert slow.choices.expected        # made, so that it reads all
-    assert heard(Chat(asked), document) == heard(slow, document)
+    assert heard(Chat(asked), document, True) == heard(Chat(asked), document, False)
+
+
+STYLES: list[Any] = [{"separators": (",", ":")}, {"separators": (",", ":"), "ensure_ascii": False}, {}, {"indent": 2}]
+
+
+@given(near(FIELDS[0]), near(FIELDS[2]), st.sampled_from(STYLES), st.sampled_from(
+    ["", "", " ", "x", ',"id":"x"}', ',"\\u0069d":"x"}', ',"cost":1e3}', ',"cost":123456789012345678901}']))
+def test_an_answer_is_read_as_strictly(top: dict[str, Any], said: dict[str, Any], style: Any, end: str) -> None:
+    document = {**ANSWER, **top, "choices": [{**CHOICE, "message": {**MESSAGE, "content": "d\u00e9j\u00e0", **said}}]}
+    text = json.dumps(document, **style)
+    raw = (text[:-1] + end if end[:1] == "," else text + end).encode()
+
+    def frames() -> Any:
+        reader = OpenAIChat().reader(Asked("m", False, (), {}), b"application/json")
+        try:
+            return reader.feed(raw) + reader.close(), reader.complete, reader.opaque
+        except FirewallError as error:
+            return error.code, error.detail
+
+    quick = frames()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chat, "glance", lambda speech, document: None)
+        patch.setattr("firewall.wire.reader.few", lambda tree: False)
+        assert frames() == quick
 
 
 def test_most_answers_are_usual() -> None:
     assert usual(ANSWER)
+    deep = {"prompt_tokens_details": {"cached_tokens": 0}}
+    assert usual({**ANSWER, "usage": deep}) and usual({**ANSWER, "usage": {"completion_tokens_details": deep}}) is None
     vllm = {**ANSWER, "system_fingerprint": None, "service_tier": None, "prompt_logprobs": None, "choices": [{
         **CHOICE, "logprobs": None, "stop_reason": None, "token_ids": None, "message": {
             **MESSAGE, "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": [],
