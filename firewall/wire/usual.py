@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from firewall.wire.leaves import ARGUMENTS, Leaf, passes
-from firewall.wire.openai_words import FINISHED, IDS, INERT_TOP, PLACE, REASONING, SCALARS
+from firewall.wire.openai_words import FINISHED, INERT_TOP, PLACE, REASONING, SCALARS
 from firewall.wire.vocabulary import KEYS
 
 _LAST: dict[str, str] = {}      # inert field -> its value in the last answer: most say the same
@@ -69,8 +69,8 @@ def silent(value: Any) -> bool:
     for key, inner in value.items():
         if type(inner) not in SCALARS and (type(inner) is not dict or key in ARGUMENTS or not _flat(inner)):
             return False
-    return KEYS.issuperset(value) and IDS.isdisjoint(value)
+    return KEYS.issuperset(value)
 
 
 def _flat(value: dict[str, Any]) -> bool:
-    return SCALARS.issuperset(map(type, value.values())) and KEYS.issuperset(value) and IDS.isdisjoint(value)
+    return SCALARS.issuperset(map(type, value.values())) and KEYS.issuperset(value)

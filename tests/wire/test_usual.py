@@ -47,7 +47,7 @@ def read(raw: bytes, limits: BodyLimits, fault: Any, fold: bool, glance: Any = b
 
 
 @given(keyed(JSON), st.sampled_from(["client", "upstream"]), st.booleans(), st.sampled_from(
-    [BodyLimits(), BodyLimits(depth=2), BodyLimits(key=8), BodyLimits(nodes=4, answer=4)]))
+    [BodyLimits(), BodyLimits(depth=2), BodyLimits(key=2), BodyLimits(nodes=4, answer=4)]))
 def test_a_body_is_read_as_strictly(text: str, fault: str, fold: bool, limits: BodyLimits) -> None:
     raw = text.encode("utf-8", "surrogatepass")
     slow = read(raw, limits, fault, fold, lambda tree: False)
@@ -60,16 +60,23 @@ def test_few_containers_and_known_keys_are_usual() -> None:
     assert body.few({"messages": [{}] * (body.FEW - 2)}) and not body.few({"messages": [{}] * (body.FEW - 1)})
 
 
+def test_tight_limits_hold_for_usual_bodies() -> None:
+    deep, long = b'{"text":[[1]]}', b'{"content":1}'
+    assert read(deep, BodyLimits(depth=2), "client", True)[0] == "too_deep" and read(deep, BodyLimits(), "client", True)
+    assert read(long, BodyLimits(key=6), "client", True)[0] == "key_too_long"
+
+
 def test_no_name_of_the_protocols_is_another_in_capitals() -> None:
     """And all are short: who has only such keys has no key twice for a case-blind reader, and no long one."""
     assert len({key.casefold() for key in KEYS}) == len(KEYS) and max(map(len, KEYS)) <= body.FEW
     assert not any("\\" in key for key in KEYS)
 
 
-@given(st.dictionaries(st.sampled_from(["model", "messages", "n", "max_tokens", "logprobs", "metadata", "container",
-                                        "tokenizer", "guardrails", "conversation", "store"]),
-                       st.sampled_from([None, False, "", "x", 1, -1, 10**9, [], {}, {"id": ""}, {"api_base": "x"}])))
-def test_a_request_is_refused_alike(document: dict[str, Any]) -> None:
+ASKED = ["model", "n", "max_tokens", "logprobs", "metadata", "container", "tokenizer", "guardrails", "conversation", "store"]
+VALUES: list[Any] = [None, False, "", "x", 1, -1, 10**9, [], {}, {"id": ""}, {"api_base": "x"}]
+
+
+def refused_alike(document: dict[str, Any]) -> None:
     def said() -> Any:
         try:
             return request.inspectable(document)
@@ -82,9 +89,22 @@ def test_a_request_is_refused_alike(document: dict[str, Any]) -> None:
         assert said() == quick
 
 
+@given(st.dictionaries(st.sampled_from(ASKED), st.sampled_from(VALUES)))
+def test_a_request_is_refused_alike(document: dict[str, Any]) -> None:
+    refused_alike(document)
+
+
+def test_a_request_with_one_odd_field_is_refused_alike() -> None:
+    for name in {*ASKED, *request.CONTROL, *request.STORED, *request.MOST}:
+        for value in VALUES:
+            refused_alike({name: value})
+
+
 ODD: list[Any] = [None, "", "x", "two words", "assistant", "tool", "stop", 0, 1, True, 1.5, [], ["x"], [1, 2], {}, {"id": 1},
                   {"a b": 1}, {"prompt_tokens": 1, "total_tokens": 2}, {"input": {"tokens": 1}}, {"token_ids": [1]},
-                  {"prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}, {"cost": "much"}]
+                  {"prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}, {"cost": "much"},
+                  {"cost": {"details": "much"}}, {"cost": {"two words": 1}}, {"cost": {"token_ids": [1]}}, {"details": {}},
+                  {"token_ids": 5}, {"cost": {"token_ids": 5}}]
 MESSAGE = {"role": "assistant", "content": "Hello."}
 CHOICE = {"index": 0, "message": MESSAGE, "finish_reason": "stop"}
 ANSWER = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [CHOICE],
@@ -116,14 +136,33 @@ def heard(speech: Chat, document: dict[str, Any], quick: bool) -> Any:
             speech.complete, speech.pending, speech.opaque, speech.finish())
 
 
-@given(near(FIELDS[0]), near(FIELDS[1]), near(FIELDS[2]), st.sampled_from([{}, {"n": 1}, {"n": 2}, {"n": "2"}, {"n": 0}]),
-       st.sampled_from([1, 1, 1, 0, 2]))
-def test_an_answer_says_the_same(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent: dict[str, Any],
-                                 number: int) -> None:
+def law(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent: dict[str, Any], number: int = 1) -> None:
     choice = {**CHOICE, "message": {**MESSAGE, **said}, **beside}
     document = {**ANSWER, **top, "choices": [choice] * number}
     asked = Asked("m", False, (), sent)
     assert heard(Chat(asked), document, True) == heard(Chat(asked), document, False)
+
+
+def test_an_answer_with_one_odd_field_says_the_same() -> None:
+    for fields, place in zip(FIELDS, range(3), strict=True):
+        for key in fields:
+            for value in ODD:
+                law(*({key: value} if n == place else {} for n in range(3)), {})
+    for number in (0, 1, 2):
+        law({}, {}, {}, {}, number)
+
+
+@given(near(FIELDS[0]), near(FIELDS[1]), near(FIELDS[2]), st.sampled_from([{}, {"n": 1}, {"n": 2}, {"n": "2"}, {"n": 0}]),
+       st.sampled_from([1, 1, 1, 0, 2]))
+def test_an_answer_says_the_same(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent: dict[str, Any],
+                                 number: int) -> None:
+    law(top, beside, said, sent, number)
+
+
+@given(st.dictionaries(st.sampled_from(["content", "reasoning", "reasoning_content", "thinking", "refusal", "role"]),
+                       st.sampled_from(["", "x", "y", "assistant", None, []])))
+def test_the_words_of_a_message_are_the_same(said: dict[str, Any]) -> None:
+    law({}, {}, said, {})
 
 
 STYLES: list[Any] = [{"separators": (",", ":")}, {"separators": (",", ":"), "ensure_ascii": False}, {}, {"indent": 2}]
