@@ -18,12 +18,13 @@ CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
 FORWARD = frozenset((b"anthropic-version", b"anthropic-beta", b"openai-organization", b"openai-project", b"openai-beta",
                      b"idempotency-key", b"user-agent", b"x-stainless-lang", b"x-stainless-package-version",
                      b"x-stainless-retry-count", b"anthropic-dangerous-direct-browser-access"))
+SHOWN = FORWARD.union(CREDENTIALS)      # where no key of ours is configured
 RETURN = frozenset((b"retry-after", b"openai-processing-ms", b"openai-version", b"openai-organization",
                     b"openai-model", b"anthropic-organization-id", b"x-should-retry"))
 RETURN_PREFIX = (b"x-ratelimit-", b"anthropic-ratelimit-")
 FIXED = b"content-type: application/json\r\naccept: application/json, text/event-stream, application/x-ndjson\r\n" \
         b"accept-encoding: identity\r\n"
-STREAM = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+STREAM = b"\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 MASK = "[redacted]"
 KEY_HEADER = {"openai": b"authorization: Bearer ", "anthropic": b"x-api-key: ", "gemini": b"x-goog-api-key: ",
               "ollama": b"authorization: Bearer "}
@@ -53,10 +54,11 @@ def forward(pairs: Pairs, ours: bytes, private: bool = False) -> bytes:
 
     `private`: the client's credential is for this firewall and never leaves it.
     """
+    passed = FORWARD if ours or private else SHOWN
     out = [FIXED, ours]
     for name, value in pairs:
-        if name in FORWARD or (not ours and not private and name in CREDENTIALS):
-            out.append(b"%b: %b\r\n" % (name, value))
+        if name in passed:
+            out += name, b": ", value, b"\r\n"
     return b"".join(out)
 
 
@@ -99,12 +101,10 @@ def patience(pairs: Pairs) -> float | None:
 
 def answer(kind: bytes, upstream: Pairs, exchange: Exchange) -> bytes:
     """Header lines of an answer that was judged."""
-    out = [b"content-type: %b\r\n" % kind]
-    if kind != b"application/json":
-        out.append(STREAM)
+    out = [b"content-type: ", kind, b"\r\n" if kind == b"application/json" else STREAM]
     for name, value in upstream:
         if name in RETURN or name.startswith(RETURN_PREFIX):
-            out.append(b"%b: %b\r\n" % (name, value))
+            out += name, b": ", value, b"\r\n"
     out.append(ours(exchange))
     return b"".join(out)
 

@@ -242,8 +242,10 @@ class Connection(asyncio.Protocol):
             return CLOSE
         return b"" if reply.version == "1.1" else KEEP
 
-    def finished(self) -> None:
-        """The reply ended legally: on to the next request, or close."""
+    def finished(self, last: bytes = b"") -> None:
+        """The reply ended legally, perhaps with these bytes: on to the next request, or close."""
+        if last:
+            self._out.append(last)
         self.flush()
         self._fresh = False
         server = self.server

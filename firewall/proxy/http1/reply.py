@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 CLOSE = b"connection: close\r\n"
 KEEP = b"connection: keep-alive\r\n"   # only said to HTTP/1.0
+EMPTY = (204, 304)
 
 
 def status_line(status: int) -> bytes:
@@ -55,7 +56,7 @@ class Reply:
             raise RuntimeError("reply already started")
         self.started = True
         conn = self._conn
-        if status == 204 or status == 304:
+        if status in EMPTY:
             self._bare = True
             framing = b""
         elif length is not None:
@@ -105,9 +106,15 @@ class Reply:
         """The whole answer at once, with Content-Length."""
         if self.gone:
             return
-        self.start(status, headers, len(body))
-        self.write(body)
-        self.end()
+        if self.started or self._bare or status in EMPTY:
+            self.start(status, headers, len(body))
+            self.end()
+            return
+        conn = self._conn
+        whole = b"%b%bcontent-length: %d\r\n%b%b\r\n%b" % (
+            status_line(status), headers, len(body), conn.server.date, conn.persistence(self), body)
+        self.started = self.ended = True
+        conn.finished(whole)
 
     async def taken(self) -> bool:
         """Once this has ended: whether the client takes what still waits here for it (not what the kernel has). False
