@@ -25,6 +25,8 @@ Ending = Literal["unfinished", "passed", "blocked", "refused", "failed", "gone",
 UNJUDGED = Decision("unjudged")      # type: ignore[arg-type]    # a side that nobody decided about
 UNHEARD = -1.0          # the score of a side without a verdict: below any
 MODEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-@")
+WORDS: list[str] = []   # random words that are not used yet
+os.register_at_fork(after_in_child=WORDS.clear)     # nor by a process that has them, too
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Exchange:
     error: FirewallError | None = None
 
     def __post_init__(self) -> None:
-        word = os.urandom(20).hex()             # one question to the kernel for both
+        word = WORDS.pop() if WORDS else _drawn()
         self.id, self.boundary = "req_" + word[:24], word[24:]
         self.began, self.wall = time.perf_counter(), time.time()
         self.decisions = {}
@@ -153,6 +155,13 @@ class Exchange:
         if explain and self.reasons:
             out["reasons"] = self.reasons
         return out
+
+
+def _drawn() -> str:
+    """A random word of 20 bytes in hex. Many are drawn at once, for each draw is a call into the kernel."""
+    text = os.urandom(20 * 64).hex()
+    WORDS.extend(text[at:at + 40] for at in range(40, len(text), 40))
+    return text[:40]
 
 
 def _all(asked: tuple[str, ...], said: tuple[str, ...]) -> list[str]:

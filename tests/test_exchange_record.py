@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import orjson
@@ -152,8 +154,24 @@ def test_outcome_and_label_are_what_they_were(drawn: tuple[Exchange, First]) -> 
     assert (x.output_score == UNHEARD) == ("output" not in heard.scores)
 
 
-def test_ids_and_boundaries_keep_their_form() -> None:
-    made = [Exchange("r", "w") for _ in range(50)]
+def test_ids_and_boundaries_keep_their_form_and_do_not_come_twice() -> None:
+    made = [Exchange("r", "w") for _ in range(500)]
     assert all(x.id[:4] == "req_" and len(bytes.fromhex(x.id[4:])) == 12 for x in made)
     assert all(len(bytes.fromhex(x.boundary)) == 8 for x in made)
-    assert len({x.id for x in made}) == len({x.boundary for x in made}) == 50
+    assert len({x.id for x in made}) == len({x.boundary for x in made}) == 500
+    assert not {x.boundary for x in made} & {x.id[-16:] for x in made}
+
+
+FORKED = """
+import os
+from firewall.exchange import Exchange
+Exchange("r", "w")
+child = os.fork()
+os.write(1, b"".join(b"%b " % Exchange("r", "w").boundary.encode() for _ in range(70)))
+if child: os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_process_draws_its_own() -> None:
+    said = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True).stdout.split()
+    assert len(said) == len(set(said)) == 140

@@ -39,7 +39,8 @@ from firewall.errors import FirewallError, Mistakes
 START = "0" * 64
 BLOCK = 1 << 16         # bytes read from the end of a file at first
 OWED = 10_000           # records kept in memory while they cannot be written
-CHAIN = b',"chain":"'
+CHAIN, END = b',"chain":"', b'"}\n'
+LINK = len(CHAIN) + len(START) + len(END) - 1       # bytes that a record's line is longer than the record
 AWAY = 10               # looks, a second apart, that a file may be away from its place: a rotation signals at its end
 
 
@@ -142,23 +143,24 @@ class Records:
 
         A pipe takes up to PIPE_BUF bytes as one piece, among those of other writers; a file, which has one writer, any.
         """
-        lines: list[bytes] = []
-        chain, size = self._chain, 0
+        parts: list[bytes] = []
+        chain, count, size = self._chain, 0, 0
         for record in records:
-            body = record[:-1] + self._by
-            after = hashlib.sha256(chain + body + b"}").hexdigest().encode()
-            size += len(body) + len(CHAIN) + len(after) + 3
-            if lines and size > self._most:
+            size += len(record) + len(self._by) + LINK
+            if count and size > self._most:
                 break
-            lines.append(body + CHAIN + after + b'"}\n')
-            chain = after
-        block = b"".join(lines)
+            if self._by:
+                record = record[:-1] + self._by + b"}"
+            chain = hashlib.sha256(chain + record).hexdigest().encode()
+            parts += (record[:-1], CHAIN, chain, END)
+            count += 1
+        block = b"".join(parts)
         if (wrote := self.file.write(block)) != len(block):         # a full disk takes the beginning
             if wrote and self.file.seekable():
                 self.file.truncate(self.file.tell() - wrote)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._chain = chain
-        return len(lines)
+        return count
 
     def close(self) -> None:
         if self.path is not None:
