@@ -25,6 +25,11 @@ Ending = Literal["unfinished", "passed", "blocked", "refused", "failed", "gone",
 UNJUDGED = Decision("unjudged")      # type: ignore[arg-type]    # a side that nobody decided about
 UNHEARD = -1.0          # the score of a side without a verdict: below any
 MODEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-@")
+RECORD: dict[str, Any] = dict.fromkeys((        # copied and filled: a display of so many is made in parts that are merged
+    "event", "id", "time", "route", "wire", "tenant", "model", "stream", "status", "ending", "decision", "rules", "input",
+    "output", "score", "input_score", "output_score", "errors", "policies", "guard", "path", "asks", "guard_tokens",
+    "guard_ms", "request_chars", "asked", "came", "cleared", "unjudged", "opaque", "stripped", "bytes_in", "bytes_out",
+    "upstream_status", "unverified", "release", "first_byte_ms", "ms")) | {"event": "exchange"}
 WORDS: list[str] = []   # random words that are not used yet
 os.register_at_fork(after_in_child=WORDS.clear)     # nor by a process that has them, too
 
@@ -134,22 +139,24 @@ class Exchange:
         asked, said = self.decisions.get("input", UNJUDGED), self.decisions.get("output", UNJUDGED)
         judged = max(self.cleared, self.asked) if self.ending == "blocked" else self.cleared    # the verdict that blocked
         before, after = _round(self.input_score), _round(self.output_score)
-        out: dict[str, Any] = {
-            "event": "exchange", "id": self.id, "time": round(self.wall, 3), "route": self.route, "wire": self.wire,
-            "tenant": self.tenant, "model": self.model, "stream": self.stream, "status": self.status,
-            "ending": self.ending, "decision": self.label, "rules": _all(asked.rules, said.rules),
-            "input": asked.action, "output": said.action,
-            "score": before if self.input_score >= self.output_score else after,
-            "input_score": before, "output_score": after, "errors": _all(asked.errors, said.errors),
-            "policies": self.digest, "guard": self.guard, "path": self.path, "asks": self.asks,
-            "guard_tokens": self.tokens, "guard_ms": round(self.guard_ms, 2) if self.guard_ms else 0.0,
-            "request_chars": self.request_chars, "asked": self.asked or None, "came": came, "cleared": self.cleared,
-            "unjudged": came - judged if came > judged else 0, "opaque": self.opaque, "stripped": self.stripped,
-            "bytes_in": self.bytes_in, "bytes_out": self.bytes_out,
-            "upstream_status": self.upstream_status, "unverified": self.unverified, "release": self.release,
-            "first_byte_ms": _ms(first - began) if first else None,
-            "ms": _ms((self.ended or time.perf_counter()) - began),
-        }
+        out = RECORD.copy()
+        out["id"], out["time"] = self.id, round(self.wall, 3)
+        out["route"], out["wire"], out["tenant"] = self.route, self.wire, self.tenant
+        out["model"], out["stream"], out["status"] = self.model, self.stream, self.status
+        out["ending"], out["decision"], out["rules"] = self.ending, self.label, _all(asked.rules, said.rules)
+        out["input"], out["output"] = asked.action, said.action
+        out["score"] = before if self.input_score >= self.output_score else after
+        out["input_score"], out["output_score"], out["errors"] = before, after, _all(asked.errors, said.errors)
+        out["policies"], out["guard"], out["path"] = self.digest, self.guard, self.path
+        out["asks"], out["guard_tokens"] = self.asks, self.tokens
+        out["guard_ms"] = round(self.guard_ms, 2) if self.guard_ms else 0.0
+        out["request_chars"], out["asked"] = self.request_chars, self.asked or None
+        out["came"], out["cleared"], out["unjudged"] = came, self.cleared, came - judged if came > judged else 0
+        out["opaque"], out["stripped"] = self.opaque, self.stripped
+        out["bytes_in"], out["bytes_out"], out["upstream_status"] = self.bytes_in, self.bytes_out, self.upstream_status
+        out["unverified"], out["release"] = self.unverified, self.release
+        out["first_byte_ms"] = _ms(first - began) if first else None
+        out["ms"] = _ms((self.ended or time.perf_counter()) - began)
         if self.error is not None:
             out |= {"fault": self.error.fault, "code": self.error.code, "detail": self.error.detail}
         if explain and self.reasons:
