@@ -13,8 +13,9 @@ import orjson
 
 from firewall.case import Message
 from firewall.errors import FirewallError
+from firewall.wire import usual
 from firewall.wire.anthropic_words import ANSWER, BLOCK, Blocks, Seen
-from firewall.wire.leaves import FILE, LINK, MEDIA, SECRET, TOKEN, Inert, passes, trie, words
+from firewall.wire.leaves import FILE, LINK, MEDIA, SECRET, TOKEN, Inert, Leaf, passes, trie, words
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, quick_message, text
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
@@ -126,6 +127,13 @@ class Answer(Blocks):
 
     def again(self) -> Answer:
         return Answer(self.asked)
+
+    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
+        found = usual.message(document)
+        if found is not None:
+            self.id = document.get("id") or ""
+            self.last = self.complete = True
+        return found
 
     def drop(self, document: dict[str, Any]) -> None:
         return

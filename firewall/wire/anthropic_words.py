@@ -154,9 +154,6 @@ class Blocks:
     def pending(self) -> bool:
         return bool(self._calling)
 
-    def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
-        return None
-
     def read(self, document: dict[str, Any], whole: bool) -> list[Leaf]:
         out: list[Leaf] = []
         self.plain = False

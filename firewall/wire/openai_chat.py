@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from firewall.errors import FirewallError
+from firewall.wire import usual
 from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, passes, trie, unplaced, words
 from firewall.wire.openai_words import ANSWER, STATE, Choices
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, quick_message, text
-from firewall.wire.usual import usual
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
@@ -182,7 +182,7 @@ class Chat:
         return other
 
     def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
-        found = usual(document)
+        found = usual.choice(document)
         if found is None or self.expected() > 1:
             return None
         self.after = Seen(document.get("id") or "", document.get("model") or "", _created(document), (), (0,), True)

@@ -1,24 +1,29 @@
-"""The usual whole answer of an OpenAI-shaped chat, read in one go.
+"""The usual whole answer, read in one go.
 
-Most answers that are one document are one finished choice whose message is text, with reasoning or without, and beside
-it only what is inert at a glance. For these `usual` gives what `Choices.read` gives; for all others nothing.
+Most answers that are one document are one finished choice whose message is text, with reasoning or without, or one block
+of text, and beside it only what is inert at a glance. For these a function here gives what the dialect's general reading
+gives, for all others None. In what is read here all keys are names of the protocols and nothing is deep (`body.strict`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from firewall.wire.leaves import ARGUMENTS, Leaf, passes
+from firewall.wire import anthropic_words
+from firewall.wire.leaves import ARGUMENTS, Leaf, Tree, passes
 from firewall.wire.openai_words import FINISHED, INERT_TOP, PLACE, REASONING, SCALARS
 from firewall.wire.vocabulary import KEYS
 
-_LAST: dict[str, str] = {}      # inert field -> its value in the last answer: most say the same
+_MESSAGE = anthropic_words.PLACE["message"]
+INERT_MESSAGE = frozenset(("id", "type", "role", "model", "stop_reason"))
+_USAGE: Tree = {}       # where OpenAI's has inert strings
+# Inert field -> its value in the last answer: most say the same.
+_LAST: dict[str, str] = {}
+_LAST_MESSAGE: dict[str, str] = {}
 
 
-def usual(document: dict[str, Any]) -> list[Leaf] | None:
-    """What a new `Choices` reads in a whole answer; None where that takes a closer look. In what is read here all keys are
-    names of the protocols and nothing is deep (`body.few`), `id` and `model` are inert strings or null, and choice 0, the
-    only one, is finished."""
+def choice(document: dict[str, Any]) -> list[Leaf] | None:
+    """What a new `Choices` (OpenAI) reads. Choice 0, the only one, is finished; `id` and `model` are inert or null."""
     said = None
     for key, value in document.items():
         kind = type(value)
@@ -32,7 +37,7 @@ def usual(document: dict[str, Any]) -> list[Leaf] | None:
                 return None
         elif key == "choices" and kind is list and len(value) == 1:
             said = value[0]
-        elif key != "usage" or not silent(value):
+        elif key != "usage" or not silent(value, _USAGE):
             return None
     if type(said) is not dict or type(said.get("index")) is not int or said["index"]:
         return None
@@ -61,16 +66,46 @@ def usual(document: dict[str, Any]) -> list[Leaf] | None:
     return [leaf for leaf in (text, thought) if leaf is not None]
 
 
-def silent(value: Any) -> bool:
-    """Whether something is numbers under names of the protocols, or objects of such: no walk finds words in it, wherever
-    it stands."""
+def message(document: dict[str, Any]) -> list[Leaf] | None:
+    """What new `Blocks` (Anthropic) read. The `id` is inert or null."""
+    said = None
+    for key, value in document.items():
+        kind = type(value)
+        if kind is str:
+            if _LAST_MESSAGE.get(key) != value:
+                if key not in INERT_MESSAGE or not passes(_MESSAGE[key], value):
+                    return None
+                _LAST_MESSAGE[key] = value
+        elif kind in SCALARS:
+            if key not in KEYS or (key in INERT_MESSAGE and value is not None):
+                return None
+        elif key == "content" and kind is list and len(value) == 1:
+            said = value[0]
+        elif key != "usage" or not silent(value, _MESSAGE["usage"]):
+            return None
+    if type(said) is not dict or document.get("type") != "message":
+        return None
+    text = None
+    for key, value in said.items():
+        if key == "text" and type(value) is str and value:
+            text = Leaf("block/0/text", value, said, key)
+        elif not (key == "type" and value == "text") and not (key in KEYS and (type(value) in SCALARS or value == "")):
+            return None
+    return [text] if text is not None else []
+
+
+def silent(value: Any, place: Tree) -> bool:
+    """Whether something is numbers under names of the protocols, strings that are inert at that place, or objects of
+    numbers: no walk finds words in it."""
     if type(value) is not dict:
         return type(value) in SCALARS
     for key, inner in value.items():
-        if type(inner) not in SCALARS and (type(inner) is not dict or key in ARGUMENTS or not _flat(inner)):
+        kind = type(inner)
+        if kind in SCALARS:
+            continue
+        if kind is dict:
+            if key in ARGUMENTS or not SCALARS.issuperset(map(type, inner.values())) or not KEYS.issuperset(inner):
+                return False
+        elif kind is not str or not passes(place.get(key), inner):
             return False
     return KEYS.issuperset(value)
-
-
-def _flat(value: dict[str, Any]) -> bool:
-    return SCALARS.issuperset(map(type, value.values())) and KEYS.issuperset(value)

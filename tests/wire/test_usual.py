@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
 from firewall.wire import body, request
+from firewall.wire.anthropic import Answer
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.leaves import SPOKEN, leaves, trie
 from firewall.wire.openai_chat import Chat, OpenAIChat
-from firewall.wire.usual import usual
+from firewall.wire.usual import choice, message
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked
 
@@ -104,7 +105,9 @@ ODD: list[Any] = [None, "", "x", "two words", "assistant", "tool", "stop", 0, 1,
                   {"a b": 1}, {"prompt_tokens": 1, "total_tokens": 2}, {"input": {"tokens": 1}}, {"token_ids": [1]},
                   {"prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}, {"cost": "much"},
                   {"cost": {"details": "much"}}, {"cost": {"two words": 1}}, {"cost": {"token_ids": [1]}}, {"details": {}},
-                  {"token_ids": 5}, {"cost": {"token_ids": 5}}]
+                  {"token_ids": 5}, {"cost": {"token_ids": 5}},
+                  {"service_tier": "batch"}, {"service_tier": "zork"}, {"iterations": [{"type": "message"}]}, "end_turn",
+                  "message", "text", {"iterations": "x"}]
 MESSAGE = {"role": "assistant", "content": "Hello."}
 CHOICE = {"index": 0, "message": MESSAGE, "finish_reason": "stop"}
 ANSWER = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [CHOICE],
@@ -120,7 +123,15 @@ def near(fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(fields), st.sampled_from(ODD), max_size=2)
 
 
-def heard(speech: Chat, document: dict[str, Any], quick: bool) -> Any:
+BLOCK = {"type": "text", "text": "Hello."}
+SPEAKS = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [BLOCK], "stop_reason": "end_turn",
+          "stop_sequence": None, "usage": {"input_tokens": 1, "service_tier": "standard"}}
+OF_BLOCKS = (["id", "type", "role", "model", "stop_reason", "stop_sequence", "stop_details", "usage", "container", "error",
+              "zork", "index", "input", "content"],
+             ["type", "text", "thinking", "citations", "input", "signature", "id", "zork", "data", "name"])
+
+
+def heard(speech: Chat | Answer, document: dict[str, Any], quick: bool) -> Any:
     """All that a reader takes of a speech."""
     try:
         found = speech.glance(document) if quick else None
@@ -129,18 +140,27 @@ def heard(speech: Chat, document: dict[str, Any], quick: bool) -> Any:
             found += speech.finish()
         else:
             assert KEYS.issuperset(body._keys(document, body.FEW, "client")[0])
-    except FirewallError as error:
-        return error.code
-    message = document["choices"][0]["message"] if document["choices"] else None
-    return ([(*leaf, leaf.holder is message) for leaf in found], speech.after, speech.last,
-            speech.complete, speech.pending, speech.opaque, speech.finish())
+    except (FirewallError, AttributeError, TypeError) as error:     # a reader makes one of all that breaks
+        return getattr(error, "code", "broken")
+    rows = document.get("choices") or document.get("content") or [None]
+    first = rows[0] if type(rows) is list else None
+    holders = [first] + list(first.values() if type(first) is dict else ())
+    return ([(*leaf, [n for n, holder in enumerate(holders) if leaf.holder is holder and holder]) for leaf in found],
+            speech.after, speech.last, speech.complete, speech.pending, speech.opaque, speech.finish(),
+            getattr(speech, "id", ""))
 
 
 def law(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent: dict[str, Any], number: int = 1) -> None:
-    choice = {**CHOICE, "message": {**MESSAGE, **said}, **beside}
-    document = {**ANSWER, **top, "choices": [choice] * number}
+    one = {**CHOICE, "message": {**MESSAGE, **said}, **beside}
+    document = {**ANSWER, **top, "choices": [one] * number}
     asked = Asked("m", False, (), sent)
     assert heard(Chat(asked), document, True) == heard(Chat(asked), document, False)
+
+
+def law_of_blocks(top: dict[str, Any], said: dict[str, Any], number: int = 1) -> None:
+    document = {**SPEAKS, "content": [{**BLOCK, **said}] * number, **top}
+    asked = Asked("m", False, (), {})
+    assert heard(Answer(asked), document, True) == heard(Answer(asked), document, False)
 
 
 def test_an_answer_with_one_odd_field_says_the_same() -> None:
@@ -148,8 +168,13 @@ def test_an_answer_with_one_odd_field_says_the_same() -> None:
         for key in fields:
             for value in ODD:
                 law(*({key: value} if n == place else {} for n in range(3)), {})
+    for fields, place in zip(OF_BLOCKS, range(2), strict=True):
+        for key in fields:
+            for value in ODD:
+                law_of_blocks(*({key: value} if n == place else {} for n in range(2)))
     for number in (0, 1, 2):
         law({}, {}, {}, {}, number)
+        law_of_blocks({}, {}, number)
 
 
 @given(near(FIELDS[0]), near(FIELDS[1]), near(FIELDS[2]), st.sampled_from([{}, {"n": 1}, {"n": 2}, {"n": "2"}, {"n": 0}]),
@@ -157,6 +182,11 @@ def test_an_answer_with_one_odd_field_says_the_same() -> None:
 def test_an_answer_says_the_same(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent: dict[str, Any],
                                  number: int) -> None:
     law(top, beside, said, sent, number)
+
+
+@given(near(OF_BLOCKS[0]), near(OF_BLOCKS[1]), st.sampled_from([1, 1, 1, 0, 2]))
+def test_a_message_says_the_same(top: dict[str, Any], said: dict[str, Any], number: int) -> None:
+    law_of_blocks(top, said, number)
 
 
 @given(st.dictionaries(st.sampled_from(["content", "reasoning", "reasoning_content", "thinking", "refusal", "role"]),
@@ -190,15 +220,16 @@ def test_an_answer_is_read_as_strictly(top: dict[str, Any], said: dict[str, Any]
 
 
 def test_most_answers_are_usual() -> None:
-    assert usual(ANSWER)
+    assert choice(ANSWER)
     deep = {"prompt_tokens_details": {"cached_tokens": 0}}
-    assert usual({**ANSWER, "usage": deep}) and usual({**ANSWER, "usage": {"completion_tokens_details": deep}}) is None
+    assert choice({**ANSWER, "usage": deep}) and choice({**ANSWER, "usage": {"completion_tokens_details": deep}}) is None
     vllm = {**ANSWER, "system_fingerprint": None, "service_tier": None, "prompt_logprobs": None, "choices": [{
         **CHOICE, "logprobs": None, "stop_reason": None, "token_ids": None, "message": {
             **MESSAGE, "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": [],
             "reasoning_content": "Hm."}}]}
-    assert [leaf.path for leaf in usual(vllm) or ()] == ["choice/0/text", "choice/0/reasoning"]
-    assert usual({**ANSWER, "choices": [{**CHOICE, "message": {**MESSAGE, "tool_calls": [{"id": "x"}]}}]}) is None
+    assert [leaf.path for leaf in message(SPEAKS) or ()] == ["block/0/text"]
+    assert [leaf.path for leaf in choice(vllm) or ()] == ["choice/0/text", "choice/0/reasoning"]
+    assert choice({**ANSWER, "choices": [{**CHOICE, "message": {**MESSAGE, "tool_calls": [{"id": "x"}]}}]}) is None
 
 
 @given(JSON, st.sampled_from([{}, {"x": SPOKEN}, {"input": SPOKEN}, {"content.id": SPOKEN}]))
