@@ -34,7 +34,8 @@ class Transcript:
         if not text:
             return
         if channel != self._channel:
-            self._seal()
+            if self._parts:
+                self._seal()
             self._channel = channel
             starts, marks = self._places.setdefault(channel, ([], []))
             starts.append(self._sizes.setdefault(channel, 0))
@@ -77,9 +78,8 @@ class Transcript:
         return self._sizes.get(channel, 0)
 
     def _seal(self) -> None:
-        if self._parts:
-            self._sealed.append(Said(self._channel, "".join(self._parts)))
-            self._parts.clear()
+        self._sealed.append(Said(self._channel, "".join(self._parts)))
+        self._parts.clear()
 
     def _join(self) -> None:
         """Brings `_joined` up to all sealed runs."""

@@ -7,6 +7,7 @@ and a guard that fails becomes a decision in `verdict.decide` alone.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from firewall import config as settings
 from firewall.case import Case
@@ -27,6 +28,15 @@ from firewall.wire.body import BodyLimits
 Judged = tuple[Decision, list[Verdict]]
 
 
+class Upstream(NamedTuple):
+    """Where one family of dialects goes. `key`: our credential's line, or empty; `unverified`: nobody checks who answers."""
+
+    pool: Pool
+    base: routes.Base
+    key: bytes
+    unverified: bool
+
+
 class House:
     """Built before the event loop serves; `start` and `close` frame its life.
 
@@ -44,25 +54,21 @@ class House:
                                        for r in ("rolling", "whole", "watch")}
         self._paced: tuple[PolicySet | None, Pace] = None, self.paces["rolling"]        # of the last policies
         self.client_keys = tuple(settings.secret(name).encode() for name in config.server.client_keys)
-        self.pools: dict[str, Pool] = {}
-        self.keys: dict[str, bytes] = {}
-        self.bases: dict[str, routes.Base] = {}
-        self.unverified: set[str] = set()      # families whose upstream's certificate is not checked
+        self.upstreams: dict[str, Upstream] = {}        # by family
         wrong: list[str] = []
         for family in settings.FAMILIES:
             upstream = config.upstreams.get(family, config.upstream)
             if not upstream.url:
                 continue
             try:
-                self.keys[family] = headers.key_line(family, settings.secret(upstream.key))
+                key = headers.key_line(family, settings.secret(upstream.key))
                 origin = Origin.parse(upstream.url, ca=upstream.ca_file or None, insecure=not upstream.verify)
-                if origin.ssl is not None and not upstream.verify:
-                    self.unverified.add(family)
-                self.bases[family] = routes.base(origin.prefix, family)
-                self.pools[family] = Pool(origin, UpstreamLimits(
+                pool = Pool(origin, UpstreamLimits(
                     connect_timeout=upstream.connect_timeout, head_timeout=upstream.head_timeout,
                     idle_timeout=upstream.idle_timeout, total=s.total, keepalive=upstream.keepalive,
                     max_idle=upstream.max_idle))
+                self.upstreams[family] = Upstream(pool, routes.base(origin.prefix, family), key,
+                                                  origin.ssl is not None and not upstream.verify)
             except Mistakes as e:
                 wrong += [f"upstream ({family}): {line}" for line in e.lines]
             except (FirewallError, ValueError) as e:
@@ -119,8 +125,8 @@ class House:
         return self.known(case, exchange) or await self.think(case, exchange)
 
     async def close(self) -> None:
-        for pool in self.pools.values():
-            await pool.close()
+        for upstream in self.upstreams.values():
+            await upstream.pool.close()
         await self.guard.close()
         self.ledger.close()
         self.records.close()

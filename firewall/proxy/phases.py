@@ -130,7 +130,8 @@ class App:
         """Admit, judge, forward. True when a relay has it."""
         house, route = self.house, matched.route
         coding = request.get(b"content-encoding")
-        house.records.check()
+        if house.records.broken:
+            house.records.check()
         policies = house.policies
         exchange.bytes_in = len(request.body)
         asked = self._admit(document(request.body, coding, house.body), matched, exchange)
@@ -173,16 +174,15 @@ class App:
                  exchange: Exchange, reply: Reply) -> None:
         """Asks upstream; its answer drives the relay, to `_relayed`. Raises `FirewallError` without upstream."""
         house, route = self.house, matched.route
-        family = route.family
-        pool = house.pools.get(family)
-        if pool is None:
+        upstream = house.upstreams.get(route.family)
+        if upstream is None:
             raise FirewallError("no_upstream", "No upstream is configured for this API.", fault="ours", status=502,
-                                detail=f"set [upstream.{family}] url in firewall.toml")
+                                detail=f"set [upstream.{route.family}] url in firewall.toml")
         output = policies.side("output")
         relay = Relay(exchange, route.wire, asked, house.guard, output, reply, house.pace(output), self._relayed)
-        lines = headers.forward(_credentials(request), house.keys.get(family, b""), bool(house.client_keys))
-        exchange.unverified = family in house.unverified
-        relay.call = pool.send(request.method.encode(), house.bases[family].target(matched.target), lines, body, relay)
+        lines = headers.forward(_credentials(request), upstream.key, bool(house.client_keys))
+        exchange.unverified = upstream.unverified
+        relay.call = upstream.pool.send(request.method.encode(), upstream.base.target(matched.target), lines, body, relay)
         self.relays.add(relay)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._period, self._sweep)
@@ -256,7 +256,8 @@ class App:
 
     def _admit(self, body: dict[str, object], matched: routes.Match, exchange: Exchange) -> Asked:
         asked = (matched.route.local or matched.route.wire).ask(body)
-        self._capped(asked)
+        if asked.sizes:
+            self._capped(asked)
         if matched.stream is not None:
             asked = replace(asked, stream=matched.stream, model=matched.model)
         exchange.named(asked.model)

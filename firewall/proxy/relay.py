@@ -177,7 +177,7 @@ class Relay:
             if not self.heard(mark, case.whole, verdict):
                 return
             mark = gate.question() if gate.mark > mark else None
-        if (gate.held or self.paused or not self.reply.writable) and self.call is not None:
+        if self.call is not None and (gate.held or self.paused or not self.reply.writable):
             self.flow(self.call)
 
     def thought(self, mark: int, whole: bool, task: asyncio.Task[Verdict]) -> None:

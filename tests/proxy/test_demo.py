@@ -12,4 +12,5 @@ def test_the_three_exchanges() -> None:
     passed, blocked, stopped = done.stdout.split("╭")[1:]
     assert "sugar a matter of debate" in passed
     assert "HTTP 400 content_policy_violation" in blocked
-    assert "Bring a cake" in stopped and "kill him" not in stopped and "stopped here: finish_reason content_filter" in stopped
+    assert "Bring a cake" in stopped and "kill him" not in stopped
+    assert "stopped here: finish_reason content_filter" in stopped

@@ -117,7 +117,7 @@ async def clean(story: Any, patience: float = 3.0) -> AsyncIterator[None]:
     process = psutil.Process()
 
     def state() -> tuple[int, int, int]:
-        kept = sum(pool.idle for pool in story.firewall.house.pools.values())
+        kept = sum(upstream.pool.idle for upstream in story.firewall.house.upstreams.values())
         return process.num_fds() - 2 * kept, len(asyncio.all_tasks()) - kept, threading.active_count()
     gc.collect()
     before = state()

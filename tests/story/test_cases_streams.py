@@ -239,7 +239,7 @@ async def test_g13_two_hundred_streams_keep_their_own_words(story):
             await writer.drain()
             writer.close()
         server = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=512)
-        pool = s.firewall.house.pools["openai"]
+        pool = s.firewall.house.upstreams["openai"].pool
         object.__setattr__(pool.origin, "port", server.sockets[0].getsockname()[1])
         words = [f"word-{i:03}-{i * 7919:08x}" for i in range(200)]
         got = await asyncio.gather(*(raw(s, post(asks(w, stream=True)), 30) for w in words))
