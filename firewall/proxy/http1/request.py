@@ -20,7 +20,7 @@ Then the two must agree on the end: llhttp is fed exactly the bytes we believe a
 are read by chunked.py alone. Nothing that failed is ever shown: errors carry constant sentences.
 
 A kept connection mostly brings the same head again. What our reading makes of a head follows from its bytes, so for the
-same bytes it is not done again (`_again`; Content-Length may say another number). llhttp reads every message.
+same bytes it is not done again (repeat.py). llhttp reads every message.
 
 Laws (tests/proxy/http1/test_request.py)
 1. Cut-blind: any cutting of the input gives the same requests and the same error.
@@ -50,10 +50,9 @@ from ...errors import FirewallError
 from .chunked import Chunked
 from .grammar import FIELD, HOSTS, LINES, NAMES, Header, check_host, checked_name, joined, refusal, request_line
 from .limits import Limits
+from .repeat import DIGITS, LENGTH, LONGEST, around, between
 
 HOP = frozenset((b"upgrade", b"http2-settings", b"connection"))
-LENGTH = b"content-length"
-REPEATED = 2048  # bytes of a head that is kept to be known again
 
 
 @dataclass(slots=True)
@@ -195,7 +194,7 @@ class Reader:
             headers = [*zip(names, raw.values(), strict=True)]
         request = self._request(said, headers)
         self._taken(buf, end)
-        if request.length > 0 and request.keep_alive and end + 18 <= min(REPEATED, limits.max_line) and not self._alone:
+        if request.length > 0 and request.keep_alive and not self._alone and end + DIGITS <= min(LONGEST, limits.max_line):
             self._remember(head, said, request)
         if not request.length:
             self._alone = False
@@ -209,25 +208,19 @@ class Reader:
     def _remember(self, head: bytes, said: tuple[str, bytes, str, bytes, str], request: Request) -> None:
         headers, fields = request.headers, request._fields
         value = fields[LENGTH]
-        at = head.index(value, head.lower().index(b"\r\ncontent-length:") + 17)
         where = headers.index((LENGTH, value))
         llhttp = self._last.llhttp if self._last is not None else httptools.HttpRequestParser(_Ear(self._ended, None))
-        self._last = _Last(head[:at], head[at + len(value):], said, headers[:where], headers[where + 1:], fields,
-                           request.expect, llhttp)
+        self._last = _Last(*around(head, value), said, headers[:where], headers[where + 1:], fields, request.expect, llhttp)
 
     def _again(self, last: _Last) -> Request | None:
-        """The last head once more, with whatever Content-Length; None: it is another, and read like any other.
-
-        What we make of a head follows from its bytes alone, so there is nothing to read in it but the number. The second
-        opinion is not spared: llhttp reads head and body, and must see the message end where we do."""
-        buf, at = self._buf, len(last.before)
-        stop = buf.find(b"\r", at, at + 19)
-        digits = buf[at:stop]
-        if stop < 0 or not digits.isdigit() or not buf.startswith(last.after, stop):
-            return None
-        length, end = int(digits), stop + len(last.after)
+        """The last head once more, with whatever Content-Length; None: it is another, and read like any other. llhttp reads
+        head and body of both, and must see the message end where we do."""
+        buf = self._buf
+        digits = between(buf, last.before, last.after)
+        length = int(digits or 0)
         if not length:
             return None
+        end = len(last.before) + len(digits) + len(last.after)
         self._ended.clear()
         self._llhttp = last.llhttp
         try:

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 
 from ...errors import FirewallError
 from .limits import UpstreamLimits
+from .repeat import DIGITS, LENGTH, LONGEST, around, between
 
 Header = tuple[bytes, bytes]
 
+EMPTY = (204, 304)  # statuses whose answers have no body
 STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?")
 _names: dict[bytes, bytes] = {}                # header name as sent -> lower-case
 _statuses: dict[bytes, tuple[str, int]] = {}   # status line -> version, status
@@ -38,17 +40,28 @@ def protocol_error(detail: str) -> FirewallError:
                          fault="upstream", status=502, detail=detail)
 
 
+class _Last(NamedTuple):
+    """A head that is likely to come again, around the digits of its Content-Length (no `after`: it has none)."""
+
+    before: bytes
+    after: bytes
+    status: int
+    headers: tuple[Header, ...]
+    where: int
+
+
 class Response:
     """One answer. `bodyless`: the request was HEAD."""
 
-    __slots__ = ("_barren", "_begin", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_left", "_limits", "_llhttp",
-                 "_said", "_tail", "done", "eof_delimited", "extra", "fresh", "headers", "on_body", "on_message_begin",
-                 "on_message_complete", "parts", "started", "status", "version")
+    __slots__ = ("_barren", "_begin", "_bodyless", "_buf", "_ended", "_interim", "_keep", "_last", "_left", "_limits",
+                 "_llhttp", "_said", "_tail", "done", "eof_delimited", "extra", "fresh", "headers", "on_body",
+                 "on_message_begin", "on_message_complete", "parts", "started", "status", "version")
 
     def __init__(self, limits: UpstreamLimits, bodyless: bool = False) -> None:
         self.status = 0
         self.version = ""
         self.headers: tuple[Header, ...] = ()
+        self._last: _Last | None = None
         self._said: dict[bytes, Header] = {}    # the lines of the last head, and what each says
         self.parts: list[bytes] = []
         self.on_body = self.parts.append
@@ -93,17 +106,49 @@ class Response:
         if self.done:
             self.extra = True
             return
+        rest = data
         if not self.started:
             seen = len(self._buf)
-            self._head(self._buf + data if seen else data, seen)
-            return
+            known = self._again(data) if self._last is not None and not seen else None
+            if known is None:
+                self._head(self._buf + data if seen else data, seen)
+                return
+            rest = known
         try:
             self._llhttp.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._ended:
                 raise protocol_error("malformed body") from None
             self.extra = True  # the answer was whole; what followed was not HTTP
-        self._took(data)
+        self._took(rest)
+
+    def _again(self, data: bytes) -> bytes | None:
+        """The last head once more, with whatever Content-Length: what follows it. None: it is another."""
+        last = self._last
+        if last is None or self._bodyless or not data.startswith(last.before):
+            return None
+        end, headers, left = len(last.before), last.headers, -1
+        if last.after:
+            digits = between(data, last.before, last.after)
+            left = int(digits or 0)
+            if not left:
+                return None
+            end += len(digits) + len(last.after)
+            headers = (*headers[:last.where], (LENGTH, digits), *headers[last.where + 1:])
+        self.status, self.version, self.headers = last.status, "1.1", headers
+        self._left, self._keep = left, True
+        self.started = self.fresh = True
+        return data[end:]
+
+    def _remember(self, head: bytes, length: bytes | None) -> None:
+        """Keep a head whose body has an end that it tells, and behind which the connection goes on."""
+        if (self._keep and self._left and not self.eof_delimited and not self._bodyless and self.status not in EMPTY
+                and len(head) + DIGITS <= min(LONGEST, self._limits.max_line)):
+            before, after, where = head, b"", 0
+            if length is not None:
+                before, after = around(head, length)
+                where = self.headers.index((LENGTH, length))
+            self._last = _Last(before, after, self.status, self.headers, where)
 
     def _took(self, data: bytes) -> None:
         """llhttp was fed these bytes behind the head: was it the end, and is there more?"""
@@ -161,9 +206,9 @@ class Response:
             self._llhttp = httptools.HttpResponseParser(self)
         self._buf = b""
         rest = buf[end:]
-        bare = not rest or self._bodyless or self.status in (204, 304)
+        bare = not rest or self._bodyless or self.status in EMPTY
         sound = self._read(lines, head, head if bare else buf)
-        self._framing(lines)
+        self._framing(head, lines)
         if not sound:
             raise protocol_error("malformed body")
         self.started = self.fresh = True
@@ -195,12 +240,12 @@ class Response:
             raise protocol_error("too many headers")
         return sound
 
-    def _framing(self, lines: list[bytes]) -> None:
+    def _framing(self, head: bytes, lines: list[bytes]) -> None:
         """Set `headers`, and where the body ends, judged by us; llhttp alone takes `gzip, chunked` and reads `gzip` to the
         end. Most lines of a head are those of the last one on this connection: what they say is known."""
         del lines[-2:], lines[0]
         headers: list[Any] = [*map(self._said.get, lines)]
-        if None in headers:
+        if unknown := headers.count(None):
             headers = [pair or _pair(line) for pair, line in zip(headers, lines, strict=True)]
             self._said = dict(zip(lines, headers, strict=True))
         self.headers = (*headers,)
@@ -219,7 +264,9 @@ class Response:
         if b"connection" in fields:  # several of them: any that says close
             self._keep &= not any(n == b"connection" and b"close" in v.lower() for n, v in headers)
         if coding is None and length is None:
-            self.eof_delimited = not (self._bodyless or self.status in (204, 304))
+            self.eof_delimited = not (self._bodyless or self.status in EMPTY)
+        if unknown < 2:  # it is likely to come again
+            self._remember(head, length)
 
     def _unfinished(self, buf: bytes, seen: int) -> None:
         """Refuse early what can no longer become a legal head."""

@@ -34,8 +34,9 @@ def said(response: Response, *pieces: bytes) -> tuple[Any, ...]:
             response.parts.clear()
     except FirewallError as error:
         return error.code, error.detail
-    return (response.status, response.version, response.headers, got, response.started, response.fresh, response.done,
-            response.extra, response.eof_delimited, response.reusable)
+    head = (response.status, response.version, response.headers) if response.started else ()
+    return (*head, got, response.started, response.fresh, response.done, response.extra, response.eof_delimited,
+            response.reusable)
 
 
 def behind(first: bytes, data: bytes) -> Response:
@@ -44,6 +45,51 @@ def behind(first: bytes, data: bytes) -> Response:
     assert response.reusable
     response.again(False)
     return response
+
+
+@st.composite
+def near(draw: st.DrawFn) -> bytes:
+    """The first answer with another length, another body, and some bytes of it changed, removed or added."""
+    digits = draw(st.sampled_from([b"3", b"2", b"03", b"0", b"", b"3 ", b" 3", b"+3", b"3,3", b"3\r", b"3\n", b"3\0", b"x",
+                                   b"4", b"9" * 18, b"0" * 17 + b"3", b"0" * 18 + b"3", b"\xb2"]))
+    data = bytearray(FIRST.replace(b"Length: 3", b"Length: " + digits))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data) - 1))
+        data[at:at + draw(st.integers(0, 1))] = draw(st.sampled_from([b"", b" ", b"\r", b"\n", b":", b"a", b"0", b"\0"]))
+    return bytes(data)
+
+
+@settings(max_examples=500, deadline=None)
+@given(near(), st.integers(0, 200), st.booleans())
+def test_law_a_head_that_is_nearly_the_last_one(data: bytes, at: int, bodyless: bool) -> None:
+    response = behind(FIRST, FIRST)
+    said(response, FIRST)
+    assert response._last is not None
+    response.again(bodyless)
+    pieces = [piece for piece in (data[:at], data[at:]) if piece]
+    assert said(response, *pieces) == said(Response(SMALL, bodyless), *pieces)
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\nX: y\r\n\r\n"
+
+
+@settings(deadline=None)
+@given(st.sampled_from(BODIES), st.integers(0, 200))
+def test_law_a_head_without_a_length_that_comes_again(body: bytes, at: int) -> None:
+    response = behind(CHUNKED + b"0\r\n\r\n", b"")
+    said(response, CHUNKED + b"0\r\n\r\n")
+    assert response._last is not None and response.reusable
+    response.again(False)
+    pieces = [piece for piece in ((CHUNKED + body)[:at], (CHUNKED + body)[at:]) if piece]
+    assert said(response, *pieces) == said(Response(SMALL), *pieces)
+
+
+def test_what_has_no_end_of_its_own_or_never_comes_again_is_not_kept() -> None:
+    for head in (b"\r\n", b"Content-Length: 3\r\nConnection: close\r\n\r\nabc", b"Content-Length: 0\r\n\r\n",
+                 b"Content-Length: 3\r\nDate: 1\r\n\r\nabc", b"Content-Length: 3\r\nX: " + b"x" * 280 + b"\r\n\r\nabc"):
+        response = Response(SMALL)
+        said(response, OK + head)
+        assert response.started and response._last is None
 
 
 @settings(max_examples=300, deadline=None)

@@ -67,7 +67,8 @@ def left(server: Server, connection: Connection, wire: Wire, reply: Reply) -> tu
 
 
 HEADS = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", b"GET / HTTP/1.0\r\n\r\n",
-         b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET"]
+         b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET"]
 
 
 @given(st.sampled_from(HEADS), st.sampled_from([200, 204, 304, 400, 599]), st.sampled_from([b"", b"{}", b"x" * 70000]),
