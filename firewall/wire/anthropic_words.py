@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from firewall.wire.leaves import BASE64, LINK, MEDIA, TOKEN, Inert, Leaf, decoded, leaves, passes, stamp, trie, words
+from firewall.wire.leaves import BASE64, LINK, MEDIA, TOKEN, Inert, Leaf, decoded, inert, leaves, passes, stamp, trie, words
 from firewall.wire.openai_words import judgeable
 from firewall.wire.owners import Owners
 from firewall.wire.sealed import Unread
@@ -318,12 +318,8 @@ class Blocks:
 
     def _other(self, holder: dict[str, Any], key: str, value: Any, place: Any, path: str, out: list[Leaf]) -> None:
         """Any field; its key too where it is no protocol word."""
-        if type(value) in SCALARS and key in KEYS:
+        if inert(place, key, value):
             return
-        if type(value) is str:
-            node = place.get(key)
-            if (not value and key in KEYS) or (type(node) is frozenset and value in node):
-                return
         for leaf in leaves({key: value}, place, path, opaque=self.opaque):
             judgeable(leaf)
             if type(value) is str and "#" not in leaf.path:

@@ -188,6 +188,17 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
     return out
 
 
+def inert(place: Tree, key: str, value: Any) -> bool:
+    """Whether a field at `place` is seen without a walk to pass: `leaves` finds no words in it, and nothing opaque. Where
+    numbers are words (`SPOKEN`) nobody may ask."""
+    if key not in KEYS:
+        return False
+    if type(value) is str:
+        shape = place.get(key)
+        return not value or ((type(shape) is frozenset or shape == TOKEN) and passes(shape, value))
+    return type(value) in _SILENT or value == []
+
+
 def stamp(name: str) -> str:
     """What a path calls a key that is no protocol word: 128 bits, so that nobody finds two with one name."""
     return _stamp(name) if len(name) <= 64 else _stamp.__wrapped__(name)

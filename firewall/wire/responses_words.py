@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from firewall.wire.leaves import TOKEN, Leaf, decoded, leaves, passes, stamp
+from firewall.wire.leaves import TOKEN, Leaf, decoded, inert, leaves, passes, stamp
 from firewall.wire.openai_words import judgeable, tokens
 from firewall.wire.owners import Owners
 from firewall.wire.repeats import Repeats
@@ -190,7 +190,7 @@ class Output:
 
     def _response(self, response: dict[str, Any], out: list[Leaf]) -> None:
         for key, value in response.items():
-            if type(value) in SCALARS and key in KEYS:
+            if inert(WHOLE, key, value):
                 continue
             if key == "output" and type(value) is list:
                 for index, item in enumerate(value):
@@ -217,7 +217,7 @@ class Output:
             self._calls.add(index)
         path = f"item.{index}"
         for key, value in item.items():
-            if key in KEYS and (value == "" or type(value) in SCALARS):
+            if inert(PLACE["item"], key, value):
                 continue
             if key == "content" and type(value) is list:
                 for place, part in enumerate(value):
@@ -231,7 +231,7 @@ class Output:
         if type(part) is not dict:
             raise unreadable("a part is no object")
         for key, value in part.items():
-            if key in KEYS and (value == "" or value == [] or type(value) in SCALARS):
+            if inert(place, key, value):
                 continue
             if key == "logprobs":
                 self._logprobs(value, str(part.get("text", "")), path + ".text", out)

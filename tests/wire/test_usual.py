@@ -14,8 +14,10 @@ from firewall.errors import FirewallError
 from firewall.wire import body, request
 from firewall.wire.anthropic import Answer
 from firewall.wire.body import BodyLimits, strict
-from firewall.wire.leaves import SPOKEN, leaves, trie
+from firewall.wire.dialects import WIRES
+from firewall.wire.leaves import SPOKEN, inert, leaves, trie
 from firewall.wire.openai_chat import Chat, OpenAIChat
+from firewall.wire.sealed import Unread
 from firewall.wire.usual import choice, message
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Asked
@@ -230,6 +232,21 @@ def test_most_answers_are_usual() -> None:
     assert [leaf.path for leaf in message(SPEAKS) or ()] == ["block/0/text"]
     assert [leaf.path for leaf in choice(vllm) or ()] == ["choice/0/text", "choice/0/reasoning"]
     assert choice({**ANSWER, "choices": [{**CHOICE, "message": {**MESSAGE, "tool_calls": [{"id": "x"}]}}]}) is None
+
+
+def test_what_is_inert_at_a_look_has_no_words() -> None:
+    """At every place that any dialect's answers have, with any key there and some beside."""
+    for wire in WIRES.values():
+        todo = [trie(wire.inert_answer)]    # type: ignore[attr-defined]
+        for place in todo:
+            todo += [node for node in place.values() if type(node) is dict]
+            shaped = [word for shape in place.values() if type(shape) is frozenset for word in sorted(shape)[:3]]
+            for key in (*place, "type", "input", "logprobs", "token_ids", "zork"):
+                for value in (*ODD, *shaped, [[]], [{}], "a" * 200, "A" * 64):
+                    opaque = Unread()
+                    found = leaves({key: value}, place, "", opaque=opaque)
+                    assert not (inert(place, key, value) and (found or opaque or opaque.spoken))
+    assert inert({"id": "token"}, "id", "resp_1") and not inert({"id": "token"}, "id", "two words")
 
 
 @given(JSON, st.sampled_from([{}, {"x": SPOKEN}, {"input": SPOKEN}, {"content.id": SPOKEN}]))
