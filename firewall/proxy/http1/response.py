@@ -11,6 +11,9 @@ Laws: cut-blind (joined parts, end and error do not depend on the cutting; when 
 differently more of its good bytes may have come out before the error), bounded, and `done` at most once.
 Trailers are dropped. llhttp does not tell where they begin, so they, and chunk lines without end, are bounded as
 segments in a row that bring nothing of the body: `max_head` bytes of them (and one segment) are the most.
+
+On a kept connection a head is read by its lines, and those that the last one had too are known; a head that is likely to
+come again whole is known as a whole (repeat.py). llhttp reads every byte of every answer, without telling its fields.
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ class Response:
         self.started = self.fresh = self.done = self.eof_delimited = False
         self._bodyless = bodyless
         self._interim = self._barren = 0
-        self._begin[:] = [None]
+        self._begin.append(None)
         self._ended.clear()
 
     # -- for the owner of the connection
@@ -201,7 +204,7 @@ class Response:
                 raise protocol_error("too many 1xx answers")
             self._read(lines, head, head)
             buf, seen = buf[end:], 0
-            self._begin[:] = [None]
+            self._begin.append(None)
             self._ended.clear()
             self._llhttp = httptools.HttpResponseParser(self)
         self._buf = b""

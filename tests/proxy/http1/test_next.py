@@ -70,6 +70,14 @@ def test_law_a_head_that_is_nearly_the_last_one(data: bytes, at: int, bodyless: 
     assert said(response, *pieces) == said(Response(SMALL, bodyless), *pieces)
 
 
+def test_a_head_that_comes_again_inside_another_one_is_not_one() -> None:
+    response = behind(FIRST, FIRST)
+    said(response, FIRST)
+    response.again(False)
+    pieces = OK + b"Z: ", FIRST
+    assert said(response, *pieces) == said(Response(SMALL), *pieces)
+
+
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\nX: y\r\n\r\n"
 
 
