@@ -149,7 +149,9 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
         raise _broken("invalid_json", "The body is not valid JSON in UTF-8.", fault) from None
     if type(tree) is not dict:
         raise _broken("invalid_json", "The JSON document must be an object.", fault)
-    if glance(tree) and limits.depth >= FEW <= limits.key and b"\n" not in raw and orjson.dumps(tree) == raw:
+    if (glance(tree) and limits.depth >= FEW <= limits.key and b"\n" not in raw
+            and (len(raw) <= SMALL or raw.isascii())        # else writing costs more than counting
+            and orjson.dumps(tree) == raw):
         return tree
     keys, large = _keys(tree, limits.depth, fault)
     if large and _wide(raw):
