@@ -52,6 +52,7 @@ from .grammar import FIELD, HOSTS, LINES, NAMES, Header, check_host, checked_nam
 from .limits import Limits
 from .repeat import DIGITS, LENGTH, LONGEST, around, between
 
+HOPE = 3  # some clients never say the same head twice (an id in each), and keeping it costs as much as it saves
 HOP = frozenset((b"upgrade", b"http2-settings", b"connection"))
 
 
@@ -107,8 +108,8 @@ class _Last(NamedTuple):
 class Reader:
     """Framing of one connection's requests. Not reusable after an error."""
 
-    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ended", "_fields", "_full", "_last", "_left",
-                 "_limits", "_lines", "_llhttp", "peer")
+    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ended", "_fields", "_full", "_hope", "_last",
+                 "_left", "_limits", "_lines", "_llhttp", "peer")
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.peer = peer
@@ -121,6 +122,7 @@ class Reader:
         self._body: bytearray | None = None
         self._chunked: Chunked | None = None
         self._last: _Last | None = None
+        self._hope = HOPE                 # heads that will be kept before one must have come again
         self._ended: list[None] = []      # one for each end that llhttp saw
         self._fields: dict[bytes, bytes] = {}
         self._full = httptools.HttpRequestParser(_Ear(self._ended, self._fields))
@@ -194,7 +196,8 @@ class Reader:
             headers = [*zip(names, raw.values(), strict=True)]
         request = self._request(said, headers)
         self._taken(buf, end)
-        if request.length > 0 and request.keep_alive and not self._alone and end + DIGITS <= min(LONGEST, limits.max_line):
+        if self._hope and request.length > 0 and request.keep_alive and not self._alone \
+                and end + DIGITS <= min(LONGEST, limits.max_line):
             self._remember(head, said, request)
         if not request.length:
             self._alone = False
@@ -206,6 +209,7 @@ class Reader:
         self._crlf = False
 
     def _remember(self, head: bytes, said: tuple[str, bytes, str, bytes, str], request: Request) -> None:
+        self._hope -= 1
         headers, fields = request.headers, request._fields
         value = fields[LENGTH]
         where = headers.index((LENGTH, value))
@@ -222,7 +226,7 @@ class Reader:
             return None
         end = len(last.before) + len(digits) + len(last.after)
         self._ended.clear()
-        self._llhttp = last.llhttp
+        self._hope, self._llhttp = HOPE, last.llhttp
         try:
             self._llhttp.feed_data(buf[:end])
         except httptools.HttpParserError:

@@ -93,6 +93,18 @@ def test_the_second_opinion_is_asked_every_time() -> None:
     assert take(reader, FIRST) in ([("bad_header", 400)], [("bad_framing", 400)])
 
 
+def test_heads_that_never_come_again_are_soon_not_kept() -> None:
+    reader = Reader(SMALL)
+    kept = []
+    for n in range(6):
+        take(reader, FIRST.replace(b"Accept: x", b"Accept: %d" % n))
+        kept.append(reader._last)
+    assert len(set(map(id, kept))) == 3 and kept[2] is kept[5]
+    take(reader, FIRST.replace(b"Accept: x", b"Accept: 2"))
+    take(reader, FIRST)
+    assert reader._last is not kept[5]
+
+
 def test_what_is_long_or_closes_is_not_kept() -> None:
     for first in (FIRST.replace(b"Accept: x", b"Accept: " + b"x" * 300), FIRST.replace(b"Accept: x", b"Connection: close"),
                   FIRST.replace(b"Accept: x", b"Upgrade: h2c\r\nConnection: upgrade"), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
