@@ -7,6 +7,8 @@ Blocks, as openai-python's types read them: a refused request is an error envelo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -131,6 +133,10 @@ class Seen(NamedTuple):
     ended: bool = False
 
 
+# See `frame.quick_frame`.
+quick_seen: Callable[[tuple[str, str, int, tuple[int, ...], tuple[int, ...], bool]], Seen] = partial(tuple.__new__, Seen)
+
+
 class Chat:
     """The answer to one chat request, as heard so far (a `Speech`)."""
 
@@ -183,9 +189,11 @@ class Chat:
 
     def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
         found = usual.choice(document)
-        if found is None or self.expected() > 1:
+        if found is None or ("n" in self.asked.document and self.expected() > 1):
             return None
-        self.after = Seen(document.get("id") or "", document.get("model") or "", _created(document), (), (0,), True)
+        created = document.get("created")
+        self.after = quick_seen((document.get("id") or "", document.get("model") or "",
+                                 created if type(created) is int else 0, (), (0,), True))
         self.last = self.complete = True
         return found
 

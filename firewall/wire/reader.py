@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import orjson
@@ -319,8 +320,12 @@ class Whole(_Read):
             if error.code != "unreadable_event" or raw.rstrip()[-1:] in (b"}", b"]"):
                 raise
             raise truncated() from None         # the document ends before it is whole
-        self.speech.complete = self.speech.last = True
-        return [self._frame(raw, found)]
+        speech = self.speech
+        speech.complete = speech.last = True
+        if self._seen is None:
+            return [self._frame(raw, found)]
+        pieces = tuple(map(quick_piece, map(_SAID, found)))
+        return [quick_frame((raw, pieces, speech.after, speech.pending, True, False, b""))]
 
     def _heard(self, raw: bytes) -> list[Leaf]:
         document = self._parse(raw, self._glance)
@@ -372,6 +377,9 @@ def _framing(content_type: bytes, lines: bool) -> Callable[[Speech, StreamLimits
     if kind == b"application/json":
         return Whole
     raise unreadable("the upstream's content type is not one this dialect answers with", "unreadable_content_type")
+
+
+_SAID = itemgetter(0, 1)        # path and text of a leaf
 
 
 def _words(rest: bytes) -> list[Leaf]:
