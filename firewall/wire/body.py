@@ -131,13 +131,13 @@ def few(tree: dict[str, Any]) -> bool:
             node = node.values()
         elif _OBJECT.issuperset(map(type, node)):       # all messages at once
             beside += len(node)
-            if beside > FEW or not KEYS.issuperset(chain.from_iterable(node)):
+            if beside + len(todo) > FEW or not KEYS.issuperset(chain.from_iterable(node)):
                 return False
             node = list(chain.from_iterable(map(dict.values, node)))
         if not CONTAINERS.isdisjoint(map(type, node)):
             todo += compress(node, map(_HOLDS, map(type, node)))
-        if beside + len(todo) > FEW:
-            return False
+            if beside + len(todo) > FEW:
+                return False
     return True
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
-from firewall.wire import body, request
+from firewall.wire import body, openai_chat, request
 from firewall.wire.anthropic import Answer
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.dialects import WIRES
@@ -122,6 +122,48 @@ def test_a_request_with_one_odd_field_is_refused_alike() -> None:
     for name in {*ASKED, *request.CONTROL, *request.STORED, *request.MOST}:
         for value in VALUES:
             refused_alike({name: value})
+
+
+TURNS = st.dictionaries(st.sampled_from(["role", "role", "content", "content", "name", "x"]), st.sampled_from(
+    ["user", "system", "zork", "", "words", None, 1, [], ["user"], {}, {"role": "user"}, [{"type": "text", "text": "w"}]]))
+PLAIN = st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant", "user", "zork"]),
+                               "content": st.sampled_from(["", "a", "b", None])})
+BESIDE: dict[str, Any] = {"model": ["m", "two words", "", None, 1, "x" * 129], "stream": [True, False, None, "x"],
+                          "temperature": [0.5], "modalities": [["text"], ["audio"], "audio", None], "audio": [None, {}],
+                          "zork": [1, "x"], "stop": ["a"], "max_tokens": [1, -2], "tools": [[{"name": "t"}]]}
+
+
+def asks(document: dict[str, Any]) -> Any:
+    try:
+        asked = OpenAIChat().ask(document)
+    except FirewallError as error:
+        return error.code, error.param
+    return [tuple(said) for said in asked.messages], asked.model, asked.stream, asked.sizes, asked.opaque
+
+
+@given(st.lists(PLAIN | PLAIN | TURNS, max_size=4) | st.sampled_from(
+    [None, "ab", 1, {}, {"ab": 1}, [1], ["ab"], [[1, 2]], [None]]),
+       st.fixed_dictionaries({"model": st.sampled_from(BESIDE["model"])}, optional={
+           key: st.sampled_from(values) for key, values in BESIDE.items() if key != "model"}))
+def test_a_usual_request_says_the_same(messages: Any, beside: dict[str, Any]) -> None:
+    document = {"messages": messages, **beside}
+    quick = [asks(document), asks(document)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai_chat, "turns", lambda *_: None)
+        patch.setattr(openai_chat, "NAMED", frozenset())
+        assert quick == [asks(document)] * 2
+
+
+def test_many_messages_say_the_same() -> None:
+    for number in (1, request.MANY, request.MANY + 1):
+        document = {"model": "m", "messages": [{"role": "user", "content": "x"}] * number}
+        assert asks(document)[0] == [("user", "x", f"messages.{i}.content") for i in range(number)]
+
+
+def test_names_of_models_are_kept_in_bounds() -> None:
+    for i in range(3 * request.MANY):
+        assert request.named(f"model-{i}") and not request.named(f"a model {i}")
+    assert 0 < len(request.NAMED) <= request.MANY and all(" " not in name for name in request.NAMED)
 
 
 ODD: list[Any] = [None, "", "x", "two words", "assistant", "tool", "stop", 0, 1, True, 1.5, False, 0.0, -0.0,
