@@ -17,7 +17,7 @@ from firewall.wire import usual
 from firewall.wire.anthropic_words import ANSWER, BLOCK, Blocks, Seen
 from firewall.wire.leaves import FILE, LINK, MEDIA, SECRET, TOKEN, Inert, Leaf, passes, trie, words
 from firewall.wire.reader import reader
-from firewall.wire.request import Words, flag, inspectable, items, quick_message, text
+from firewall.wire.request import NAMED, Words, flag, inspectable, items, named, quick_message, text, turns
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
 
 ROLES = frozenset(("user", "assistant", "system"))
@@ -69,7 +69,9 @@ class Anthropic:
             if type(system) is not list:
                 raise malformed("system")
             found.each("system", system, _PLACE["system"], "system")
-        for i, message in enumerate(items(document, "messages")):
+        said = turns(document.get("messages"), ROLES)
+        found.messages += said or ()
+        for i, message in enumerate(items(document, "messages") if said is None else ()):
             role, content = message.get("role"), message.get("content")
             known = type(role) is str and role in ROLES
             if len(message) == 2 and known and type(content) is str:
@@ -77,7 +79,7 @@ class Anthropic:
             else:
                 self._blocks(found, role if known else "user", message, f"messages.{i}")
         found.rest(document, _KNOWN, _PLACE)
-        if not passes(TOKEN, model):
+        if model not in NAMED and not named(model):
             found.each("request", model, TOKEN, "model")
         return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
 

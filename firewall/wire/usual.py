@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from firewall.wire import anthropic_words
-from firewall.wire.leaves import ARGUMENTS, Leaf, Tree, passes, quick_leaf
+from firewall.wire.leaves import ARGUMENTS, TOKEN, Leaf, Tree, passes, quick_leaf
 from firewall.wire.openai_words import FINISHED, INERT_TOP, PLACE, REASONING, SCALARS
 from firewall.wire.vocabulary import KEYS
 
@@ -20,8 +20,9 @@ _USAGE: Tree = {}       # where OpenAI's has inert strings
 # Inert field -> its value in the last answer: most say the same.
 _LAST: dict[str, str] = {}
 _LAST_MESSAGE: dict[str, str] = {}
-# Answers that were read, without what differs from one to the next: an answer, its choice, its message.
+# Answers that were read, without what differs from one to the next: an answer and its block, or its choice and its message.
 _VARIES = dict.fromkeys(("id", "created", "choices", "usage"))
+_VARIES_MESSAGE = dict.fromkeys(("id", "content", "usage"))
 _READ: list[tuple[dict[str, Any], ...]] = []
 MANY = 8                # of them
 
@@ -38,16 +39,25 @@ def choice(document: dict[str, Any]) -> list[Leaf] | None:
         rest = {**document, **_VARIES}, {**said, "message": None}, {**message, "content": None}
     except (LookupError, TypeError, ValueError):
         return _choice(document)
-    name = document.get("id")
-    if (rest in _READ and type(text) is str and text and type(said["index"]) is int
-            and (name is None or (type(name) is str and passes(PLACE["id"], name)))
-            and type(document.get("created")) in SCALARS and silent(document.get("usage"), _USAGE)):
+    known = rest in _READ
+    if known and type(text) is str and text and type(said["index"]) is int and (
+            type(document.get("created")) in SCALARS and _named(document) and silent(document.get("usage"), _USAGE)):
         return [quick_leaf(("choice/0/text", text, message, "content"))]
     found = _choice(document)
-    if found is not None and len(found) == 1 and found[0].key == "content" and rest not in _READ:
-        _READ[MANY - 1:] = []
-        _READ.insert(0, rest)
+    if not known and found is not None and len(found) == 1 and found[0].key == "content":
+        _keep(rest)
     return found
+
+
+def _named(document: dict[str, Any]) -> bool:
+    """Whether the `id` is inert or null."""
+    name = document.get("id")
+    return name is None or (type(name) is str and passes(TOKEN, name))
+
+
+def _keep(rest: tuple[dict[str, Any], ...]) -> None:
+    _READ[MANY - 1:] = []
+    _READ.insert(0, rest)
 
 
 def _choice(document: dict[str, Any]) -> list[Leaf] | None:
@@ -95,7 +105,24 @@ def _choice(document: dict[str, Any]) -> list[Leaf] | None:
 
 
 def message(document: dict[str, Any]) -> list[Leaf] | None:
-    """What new `Blocks` (Anthropic) read. The `id` is inert or null."""
+    """What new `Blocks` (Anthropic) read. The `id` is inert or null. Answers are known as those of `choice` are."""
+    try:
+        [said] = document["content"]
+        text = said["text"]
+        rest = {**document, **_VARIES_MESSAGE}, {**said, "text": None}
+    except (LookupError, TypeError, ValueError):
+        return _message(document)
+    known = rest in _READ
+    if known and type(text) is str and text and _named(document) and silent(document.get("usage"), _MESSAGE["usage"]):
+        return [quick_leaf(("block/0/text", text, said, "text"))]
+    found = _message(document)
+    if found and not known:
+        _keep(rest)
+    return found
+
+
+def _message(document: dict[str, Any]) -> list[Leaf] | None:
+    """The same, field by field."""
     said = None
     for key, value in document.items():
         kind = type(value)

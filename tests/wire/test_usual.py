@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
-from firewall.wire import body, openai_chat, request
+from firewall.wire import anthropic, body, openai_chat, request, usual
 from firewall.wire.anthropic import Answer
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.dialects import WIRES
-from firewall.wire.leaves import SPOKEN, inert, leaves, trie
+from firewall.wire.leaves import SPOKEN, TOKEN, inert, leaves, trie
 from firewall.wire.openai_chat import Chat, OpenAIChat
 from firewall.wire.sealed import Unread
 from firewall.wire.usual import choice, message
@@ -130,12 +130,13 @@ PLAIN = st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assis
                                "content": st.sampled_from(["", "a", "b", None])})
 BESIDE: dict[str, Any] = {"model": ["m", "two words", "", None, 1, "x" * 129], "stream": [True, False, None, "x"],
                           "temperature": [0.5], "modalities": [["text"], ["audio"], "audio", None], "audio": [None, {}],
-                          "zork": [1, "x"], "stop": ["a"], "max_tokens": [1, -2], "tools": [[{"name": "t"}]]}
+                          "zork": [1, "x"], "system": ["s", "", None, 1],
+                          "stop": ["a"], "max_tokens": [1, -2], "tools": [[{"name": "t"}]]}
 
 
-def asks(document: dict[str, Any]) -> Any:
+def asks(document: dict[str, Any], wire: Any = OpenAIChat) -> Any:
     try:
-        asked = OpenAIChat().ask(document)
+        asked = wire().ask(document)
     except FirewallError as error:
         return error.code, error.param
     return [tuple(said) for said in asked.messages], asked.model, asked.stream, asked.sizes, asked.opaque
@@ -147,11 +148,12 @@ def asks(document: dict[str, Any]) -> Any:
            key: st.sampled_from(values) for key, values in BESIDE.items() if key != "model"}))
 def test_a_usual_request_says_the_same(messages: Any, beside: dict[str, Any]) -> None:
     document = {"messages": messages, **beside}
-    quick = [asks(document), asks(document)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openai_chat, "turns", lambda *_: None)
-        patch.setattr(openai_chat, "NAMED", frozenset())
-        assert quick == [asks(document)] * 2
+    for module, wire in ((openai_chat, OpenAIChat), (anthropic, anthropic.Anthropic)):
+        quick = [asks(document, wire), asks(document, wire)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "turns", lambda *_: None)
+            patch.setattr(module, "NAMED", frozenset())
+            assert quick == [asks(document, wire)] * 2
 
 
 def test_many_messages_say_the_same() -> None:
@@ -227,6 +229,7 @@ def law(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent:
 def law_of_blocks(top: dict[str, Any], said: dict[str, Any], number: int = 1) -> None:
     document = {**SPEAKS, "content": [{**BLOCK, **said}] * number, **top}
     asked = Asked("m", False, (), {})
+    assert message(SPEAKS) == [("block/0/text", "Hello.", BLOCK, "text")]       # and a like one is known
     assert heard(Answer(asked), document, True) == heard(Answer(asked), document, False)
 
 
@@ -287,6 +290,7 @@ def test_an_answer_is_read_as_strictly(top: dict[str, Any], said: dict[str, Any]
 
 
 def test_most_answers_are_usual() -> None:
+    assert usual.PLACE["id"] == usual._MESSAGE["id"] == TOKEN
     assert choice(ANSWER)
     deep = {"prompt_tokens_details": {"cached_tokens": 0}}
     assert choice({**ANSWER, "usage": deep}) and choice({**ANSWER, "usage": {"completion_tokens_details": deep}}) is None
