@@ -110,13 +110,13 @@ class _Last(NamedTuple):
 class Reader:
     """Framing of one connection's requests. Not reusable after an error."""
 
-    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ended", "_fields", "_full", "_hope", "_last",
-                 "_left", "_limits", "_lines", "_llhttp", "peer")
+    __slots__ = ("_alone", "_at", "_body", "_chunked", "_crlf", "_ended", "_fields", "_full", "_hope", "_last",
+                 "_left", "_limits", "_lines", "_llhttp", "buf", "peer")
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.peer = peer
         self._limits = limits
-        self._buf = b""
+        self.buf = b""                    # fed and not consumed
         self._at = self._lines = 0        # `_scan`: start of the first unread line, lines read
         self._crlf = False                # one empty line before this request was taken
         self._alone = False               # llhttp gave up at an Upgrade we ignore: one opinion, once
@@ -132,12 +132,12 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Never raises."""
-        self._buf = self._buf + data if self._buf else data
+        self.buf = self.buf + data if self.buf else data
 
     @property
     def waiting(self) -> int:
         """Bytes fed and not consumed."""
-        return len(self._buf)
+        return len(self.buf)
 
     @property
     def received(self) -> int:
@@ -148,7 +148,7 @@ class Reader:
 
     def head(self) -> Request | None:
         """The next request, its body still empty, or None while its head is incomplete. Raises FirewallError."""
-        buf, limits = self._buf, self._limits
+        buf, limits = self.buf, self._limits
         if not buf:
             return None
         last = self._last
@@ -160,7 +160,7 @@ class Reader:
                 return None
             if buf[1] == 10:
                 self._crlf = True
-                self._buf = buf = buf[2:]
+                self.buf = buf = buf[2:]
         end = buf.find(b"\r\n\r\n", at - 2 if at else 0) + 4
         if end < 4:
             if buf:
@@ -197,7 +197,7 @@ class Reader:
         else:
             headers = [*zip(names, raw.values(), strict=True)]
         request = self._request(said, headers)
-        self._buf = buf[end:]
+        self.buf = buf[end:]
         self._at = self._lines = 0
         self._crlf = False
         if self._hope and request.length > 0 and request.keep_alive and not self._alone \
@@ -220,7 +220,7 @@ class Reader:
     def _again(self, last: _Last) -> Request | None:
         """The last head once more, with whatever Content-Length; None: it is another, and read like any other. llhttp reads
         head and body of both, and must see the message end where we do."""
-        buf = self._buf
+        buf = self.buf
         _, at, far, after, said, front, back, fields, expect, llhttp = last
         stop = buf.find(after, at, far)
         digits = buf[at:stop]
@@ -233,7 +233,7 @@ class Reader:
             llhttp.feed_data(buf[:end])
         except httptools.HttpParserError:
             raise refusal("bad_header", "The request head is malformed.") from None
-        self._buf = buf[end:]
+        self.buf = buf[end:]
         self._at = self._lines = 0
         self._crlf = False
         return Request(*said, (*front, (LENGTH, digits), *back), b"", self.peer, self._limits.max_body, True, expect, length,
@@ -248,18 +248,18 @@ class Reader:
                 raise refusal("bad_framing", "The end of the request is ambiguous.")
             return True
         if length < 0:
-            return self._chunks(request, self._buf)
+            return self._chunks(request, self.buf)
         if length > request.limit:
             raise refusal("body_too_large", "The request body is too large.", 413)
-        buf = self._buf
+        buf = self.buf
         if self._body is None and len(buf) >= length:
             body = buf[:length]  # the same object when nothing follows
-            self._buf = buf[length:]
+            self.buf = buf[length:]
         else:
             if self._body is None:
                 self._body, self._left = bytearray(), length
             take = buf[:self._left]
-            self._buf = buf[len(take):]
+            self.buf = buf[len(take):]
             self._left -= len(take)
             self._body += take
             if self._left:
@@ -285,11 +285,11 @@ class Reader:
             chunked = self._chunked = Chunked(request.limit, limits.max_chunks, limits.max_trailer)
             self._renew()
             self._alone = False
-        self._buf = b""
+        self.buf = b""
         chunked.feed(buf)
         if not chunked.done:
             return False
-        request.body, self._buf, self._chunked = bytes(chunked.body), chunked.rest, None
+        request.body, self.buf, self._chunked = bytes(chunked.body), chunked.rest, None
         return True
 
     def _renew(self) -> None:
@@ -349,7 +349,7 @@ class Reader:
 
     def _scan(self) -> None:
         """Read the lines that are complete, one by one, and raise what is wrong with the first bad one."""
-        buf, limits, at = self._buf, self._limits, self._at
+        buf, limits, at = self.buf, self._limits, self._at
         if not self._lines and not 65 <= buf[0] <= 90:
             raise refusal("bad_request_line", "The request line is malformed.")
         while True:
