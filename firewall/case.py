@@ -7,7 +7,8 @@ they stood in. `answer` is the model's words as runs in arrival order; a channel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, overload
 
@@ -108,3 +109,9 @@ class Case(NamedTuple):
         if self.direction == "output":
             return list(self.channels().items())
         return [(m.where or m.role, m.text) for m in self.messages]
+
+
+# From a tuple of all fields, without the call into Python that a NamedTuple's constructor is: for every few tokens.
+quick_case: Callable[[tuple[Direction, PolicySet, tuple[Message, ...], Sequence[Said], bool, str, str]], Case] = partial(
+    tuple.__new__, Case)
+quick_said: Callable[[tuple[str, str]], Said] = partial(tuple.__new__, Said)

@@ -65,17 +65,15 @@ class Gate:
         self._held: deque[tuple[int, Sequence[Frame]]] = deque()    # what leaves together, and its mark
         self._call: list[Frame] | None = [] if release == "whole" else None     # what is under way and leaves together
         self._open = 0              # its bytes
-        self.over = False           # they are more than may be held, however they came
         self._asked = 0             # the mark of the last question
         self._end = -1              # the mark of the frame that ends the answer; -1: not seen
-        self.asking = False         # a question is open
         self.whole = True           # the last question was put as whole
         self.mark = 0               # characters so far
         self.cleared = -1           # the highest clearance; -1: none yet, so that nothing leaves unasked
         self.held = 0               # bytes held
         self.after: object = None   # what the client has seen open
-        self.closed = False         # nothing more will come
-        self.shut = False           # refused
+        # a question is open; nothing more will come; refused; what must be held together is more than may be held
+        self.asking = self.closed = self.shut = self.over = False
 
     @property
     def full(self) -> bool:
@@ -154,9 +152,10 @@ class Gate:
         if not held:
             return NOTHING
         covered = self.cleared if self.release != "watch" else self.mark
-        if held[0][0] > covered:
+        mark, out = held[0]
+        if mark > covered:
             return NOTHING
-        out = held.popleft()[1]
+        held.popleft()
         if not held and len(out) == 1:      # a fast guard and a word at a time
             frame = out[0]
             self.held -= len(frame.raw) + COST

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from firewall.case import Runs, Said
+from firewall.case import Runs, Said, quick_said
 
 
 class Transcript:
@@ -50,7 +50,7 @@ class Transcript:
             return ()
         if len(parts) > 1:
             parts[:] = ("".join(parts),)
-        last = Said(self._channel, parts[0])
+        last = quick_said((self._channel, parts[0]))
         if not self._sealed:
             return (last,)
         self._join()

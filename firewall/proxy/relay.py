@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from firewall.case import Case, Message
+from firewall.case import Message, quick_case
 from firewall.errors import FirewallError, GuardDown, internal
 from firewall.exchange import Ending, Exchange
 from firewall.gate import Gate, Release
@@ -156,8 +156,8 @@ class Relay:
                     self.exchange.decided("output", decision)
                     return self.stop(decision)
             gate.push(frame, mark)
-            if gate.over:
-                raise too_much()
+        if gate.over:
+            raise too_much()
 
     def turn(self) -> None:
         """Asks what can be asked now, and lets go what may leave."""
@@ -166,9 +166,10 @@ class Relay:
         if mark is None or gate.release == "watch":
             self.send(gate.leave())
         while mark is not None:
-            self.exchange.asked = mark
-            case = Case("output", self.policies, self.messages, self.transcript.said(), gate.whole,
-                        self.exchange.tenant, self.exchange.boundary)
+            exchange = self.exchange
+            exchange.asked = mark
+            case = quick_case(("output", self.policies, self.messages, self.transcript.said(), gate.whole,
+                               exchange.tenant, exchange.boundary))
             verdict = self.guard.known(case)
             if verdict is None:
                 self.task = asyncio.get_running_loop().create_task(self.guard.judge(case))

@@ -15,8 +15,8 @@ opaque tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
@@ -65,6 +65,10 @@ class Leaf(NamedTuple):
     text: str
     holder: Any = None
     key: Any = None
+
+
+# The same from a tuple of all fields: a NamedTuple's own constructor is a call into Python.
+quick_leaf: Callable[[tuple[str, str, Any, Any]], Leaf] = partial(tuple.__new__, Leaf)
 
 
 def words(*names: str) -> frozenset[str]:

@@ -34,6 +34,7 @@ class Mould(NamedTuple):
         pad: the suffix around random padding, or None.
         channel: where the words belong.
         pending: whether a call is under way.
+        inside: where the string stands with its quotes, if all else is `prefix` and `suffix`; None with a number or padding.
     """
 
     prefix: bytes
@@ -43,6 +44,7 @@ class Mould(NamedTuple):
     pad: tuple[bytes, bytes] | None
     channel: str
     pending: bool
+    inside: slice | None = None
 
 
 def pour(raw: bytes, mould: Mould) -> tuple[str, int] | None:
@@ -67,7 +69,7 @@ def pour(raw: bytes, mould: Mould) -> tuple[str, int] | None:
         if not mould.bare or raw[end:].replace(b" ", b"") != mould.bare:
             return None
     try:
-        return orjson.loads(b'"' + raw[start:end] + b'"'), number      # strict: one string and nothing after it
+        return orjson.loads(raw[start - 1:end + 1]), number     # strict: one string, its quotes not one and the same
     except orjson.JSONDecodeError:
         return None
 
@@ -106,7 +108,8 @@ def cast(raw: bytes, data: bytes, leaf: Leaf, document: dict[str, Any], pending:
     bare = suffix.replace(b" ", b"")
     if pad is not None or bare.strip(b'"}]\n'):
         bare = b""
-    return Mould(prefix, after, suffix, bare, pad, leaf.path, pending)
+    inside = None if after or pad is not None else slice(len(prefix) - 1, 1 - len(suffix))
+    return Mould(prefix, after, suffix, bare, pad, leaf.path, pending, inside)
 
 
 def _escaped(raw: bytes, quote: int) -> bool:

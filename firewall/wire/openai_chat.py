@@ -7,6 +7,8 @@ Blocks, as openai-python's types read them: a refused request is an error envelo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,7 +18,7 @@ from firewall.wire import usual
 from firewall.wire.leaves import DATA, FILE, MEDIA, TOKEN, Inert, Leaf, passes, trie, unplaced, words
 from firewall.wire.openai_words import ANSWER, STATE, Choices
 from firewall.wire.reader import reader
-from firewall.wire.request import Words, flag, inspectable, items, quick_message, text
+from firewall.wire.request import NAMED, Words, flag, inspectable, items, named, quick_message, text, turns
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
@@ -58,6 +60,7 @@ FLAT: Inert = {"messages[].content[].image_url": DATA, "messages[].content[].doc
 _FLAT = trie({**{path: shape for path, shape in INERT.items() if path.rpartition(".")[0] not in FLAT},
               **FLAT})["messages"]["[]"]
 _KNOWN = frozenset(("messages", "model"))
+_SPEECH = frozenset(("audio", "modalities"))
 _NAMES = [path.rpartition(".")[2] for path in FLAT]
 
 
@@ -70,12 +73,17 @@ class OpenAIChat:
 
     def ask(self, document: dict[str, Any]) -> Asked:
         sizes = inspectable(document)
-        model, stream = text(document, "model"), flag(document, "stream")
-        spoken = document.get("modalities")
-        if document.get("audio") is not None or (type(spoken) is list and "audio" in spoken):
-            raise refused("modalities")         # speech cannot be judged before it is heard
+        model, stream = text(document, "model"), "stream" in document and flag(document, "stream")
+        if not _SPEECH.isdisjoint(document):
+            spoken = document.get("modalities")
+            if document.get("audio") is not None or (type(spoken) is list and "audio" in spoken):
+                raise refused("modalities")         # speech cannot be judged before it is heard
+        said = turns(document.get("messages"), ROLES)
+        if said and _KNOWN.issuperset(document) and (model in NAMED or named(model)):
+            return Asked(model, stream, said, document)         # a usual request: all its words are said
         found = Words()
-        for i, message in enumerate(items(document, "messages")):
+        found.messages += said or ()
+        for i, message in enumerate(items(document, "messages") if said is None else ()):
             role, content = message.get("role"), message.get("content")
             if len(message) == 2 and type(content) is str and type(role) is str and role in ROLES:
                 found.messages.append(quick_message((role, content, f"messages.{i}.content")))
@@ -83,7 +91,7 @@ class OpenAIChat:
                 place = _FLAT if type(content) is list and any(map(_flat, content)) else _MESSAGE
                 found.each(role if type(role) is str and role in ROLES else "user", message, place, f"messages.{i}")
         found.rest(document, _KNOWN, _PLACE)
-        if not passes(TOKEN, model):
+        if model not in NAMED and not named(model):
             found.each("request", model, _PLACE["model"], "model")
         return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
 
@@ -129,6 +137,10 @@ class Seen(NamedTuple):
     open: tuple[int, ...] = ()
     closed: tuple[int, ...] = ()
     ended: bool = False
+
+
+# See `frame.quick_frame`.
+quick_seen: Callable[[tuple[str, str, int, tuple[int, ...], tuple[int, ...], bool]], Seen] = partial(tuple.__new__, Seen)
 
 
 class Chat:
@@ -183,9 +195,11 @@ class Chat:
 
     def glance(self, document: dict[str, Any]) -> list[Leaf] | None:
         found = usual.choice(document)
-        if found is None or self.expected() > 1:
+        if found is None or ("n" in self.asked.document and self.expected() > 1):
             return None
-        self.after = Seen(document.get("id") or "", document.get("model") or "", _created(document), (), (0,), True)
+        created = document.get("created")
+        self.after = quick_seen((document.get("id") or "", document.get("model") or "",
+                                 created if type(created) is int else 0, (), (0,), True))
         self.last = self.complete = True
         return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import orjson
@@ -176,22 +177,29 @@ class Streamed(_Read):
         super().__init__(speech, limits)
         self._events = Events(limits.event)
         self._moulds: list[Mould] = []
+        self._quick: Mould | None = None        # what the last event fitted, if it has an `inside` and no slice is under way
 
     def feed(self, data: bytes) -> list[Frame]:
-        moulds = self._moulds
-        if moulds and self._events.between and data.find(b"\n\n") == len(data) - 2 <= self.limits.event - 2 and (
-                b"\r" not in data):
-            for mould in moulds:        # one event, alone: most of a stream
-                if data.startswith(mould.prefix) and (poured := self._poured(data, mould)) is not None:
-                    return [poured]
-        out = []
+        quick = self._quick
+        if quick and quick.inside and data.startswith(quick.prefix) and data.endswith(quick.suffix) and (
+                len(data) <= self.limits.event):
+            try:        # most of a stream: one event, for a string has no line end in it
+                return [self._poured(data, quick, orjson.loads(data[quick.inside]), -1)]
+            except orjson.JSONDecodeError:
+                pass
+        self._quick = fits = None
+        moulds, out = self._moulds, []
         for raw in self._events.feed(data):
             for mould in moulds:
-                if raw.startswith(mould.prefix) and (poured := self._poured(raw, mould)) is not None:
-                    out.append(poured)
+                if raw.startswith(mould.prefix) and (found := pour(raw, mould)) is not None:
+                    out.append(self._poured(raw, mould, *found))
+                    fits = mould
                     break
             else:
                 out.append(self._sure(self._full, raw))
+                fits = moulds[0] if moulds else None
+        if fits and fits.inside and self._events.between:
+            self._quick = fits
         return out
 
     def close(self) -> list[Frame]:
@@ -208,11 +216,7 @@ class Streamed(_Read):
             out.append(self._frame(b"", rest))
         return out
 
-    def _poured(self, raw: bytes, mould: Mould) -> Frame | None:
-        found = pour(raw, mould)
-        if found is None:
-            return None
-        text, number = found
+    def _poured(self, raw: bytes, mould: Mould, text: str, number: int) -> Frame:
         speech = self.speech
         if mould.pending or number >= 0:
             speech.heard(mould.channel, text, number)
@@ -316,8 +320,12 @@ class Whole(_Read):
             if error.code != "unreadable_event" or raw.rstrip()[-1:] in (b"}", b"]"):
                 raise
             raise truncated() from None         # the document ends before it is whole
-        self.speech.complete = self.speech.last = True
-        return [self._frame(raw, found)]
+        speech = self.speech
+        speech.complete = speech.last = True
+        if self._seen is None:
+            return [self._frame(raw, found)]
+        pieces = tuple(map(quick_piece, map(_SAID, found)))
+        return [quick_frame((raw, pieces, speech.after, speech.pending, True, False, b""))]
 
     def _heard(self, raw: bytes) -> list[Leaf]:
         document = self._parse(raw, self._glance)
@@ -369,6 +377,9 @@ def _framing(content_type: bytes, lines: bool) -> Callable[[Speech, StreamLimits
     if kind == b"application/json":
         return Whole
     raise unreadable("the upstream's content type is not one this dialect answers with", "unreadable_content_type")
+
+
+_SAID = itemgetter(0, 1)        # path and text of a leaf
 
 
 def _words(rest: bytes) -> list[Leaf]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from firewall.case import Message
 from firewall.errors import FirewallError
-from firewall.wire.leaves import ARGUMENTS, Leaf, decoded, leaves, stamp
+from firewall.wire.leaves import ARGUMENTS, TOKEN, Leaf, decoded, leaves, passes, stamp
 from firewall.wire.vocabulary import KEYS
 from firewall.wire.wire import Size, malformed, refused, together
 
@@ -46,10 +46,24 @@ MOST: dict[str, tuple[Literal["candidates", "tokens", ""], int]] = {
 SCALARS = frozenset((int, float, bool, type(None)))
 _HELD = CONTROL | STORED | {"metadata"}      # where something may have to be refused
 _SIZED = frozenset(MOST)
+_ODD = _HELD | _SIZED
 
 
 # A message of role, text and place; a NamedTuple's own constructor is a call into Python.
 quick_message: Callable[[tuple[str, str, str]], Message] = partial(tuple.__new__, Message)
+
+
+def turns(messages: Any, roles: frozenset[str]) -> tuple[Message, ...] | None:
+    """What a list of messages says, if each is nothing but one of these roles and a text; None for anything else."""
+    try:
+        if len(messages) > MANY or set(map(len, messages)) != _TWO:
+            return None
+        said, texts = zip(*map(_TURN, messages), strict=True)
+        if not roles.issuperset(said) or not _STRING.issuperset(map(type, texts)):
+            return None
+    except (KeyError, TypeError):       # a field is missing, something is no object, or a role is
+        return None
+    return tuple(filter(_TEXT, map(quick_message, zip(said, texts, _PLACES, strict=False))))
 
 
 class Words:
@@ -103,6 +117,13 @@ class Words:
 
 
 _OBJECT = frozenset((dict,))
+_STRING = frozenset((str,))
+_TWO = {2}
+_TURN = itemgetter("role", "content")
+NAMED: set[str] = set()
+_NAMES = 64             # of them
+MANY = 256              # messages read in one go
+_PLACES = [f"messages.{i}.content" for i in range(MANY)]
 _TEXT = itemgetter(1)       # of a message
 _SPOKEN = re.compile(rf"\.(?:{'|'.join(sorted(ARGUMENTS))})\.")     # the outermost object of arguments in a path
 _DIGITS = re.compile(r"-?[0-9]{1,19}")
@@ -116,6 +137,8 @@ def inspectable(document: dict[str, Any]) -> tuple[Size, ...]:
     Raises:
         FirewallError: 400 `unsupported_field` or `invalid_field`; `param` names the field.
     """
+    if _ODD.isdisjoint(document):
+        return ()
     if _HELD.isdisjoint(document):
         return sizes(document)
     names = document.keys()
@@ -187,6 +210,16 @@ def text(document: dict[str, Any], name: str) -> str:
     if type(value) is not str:
         raise malformed(name)
     return value
+
+
+def named(model: str) -> bool:
+    """Whether a model's name is inert: `model in NAMED or named(model)`, for most requests name one of few."""
+    if not passes(TOKEN, model):
+        return False
+    if len(NAMED) == _NAMES:
+        NAMED.clear()
+    NAMED.add(model)
+    return True
 
 
 def flag(document: dict[str, Any], name: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from firewall.wire import anthropic_words
-from firewall.wire.leaves import ARGUMENTS, Leaf, Tree, passes
+from firewall.wire.leaves import ARGUMENTS, Leaf, Tree, passes, quick_leaf
 from firewall.wire.openai_words import FINISHED, INERT_TOP, PLACE, REASONING, SCALARS
 from firewall.wire.vocabulary import KEYS
 
@@ -20,10 +20,38 @@ _USAGE: Tree = {}       # where OpenAI's has inert strings
 # Inert field -> its value in the last answer: most say the same.
 _LAST: dict[str, str] = {}
 _LAST_MESSAGE: dict[str, str] = {}
+# Answers that were read, without what differs from one to the next: an answer, its choice, its message.
+_VARIES = dict.fromkeys(("id", "created", "choices", "usage"))
+_READ: list[tuple[dict[str, Any], ...]] = []
+MANY = 8                # of them
 
 
 def choice(document: dict[str, Any]) -> list[Leaf] | None:
-    """What a new `Choices` (OpenAI) reads. Choice 0, the only one, is finished; `id` and `model` are inert or null."""
+    """What a new `Choices` (OpenAI) reads. Choice 0, the only one, is finished; `id` and `model` are inert or null.
+
+    Each field is judged by itself, and equal ones alike (but for an index that is false or 0.0): of what equals an answer
+    that was read, but for some fields, only these are looked at."""
+    try:
+        [said] = document["choices"]
+        message = said["message"]
+        text = message["content"]
+        rest = {**document, **_VARIES}, {**said, "message": None}, {**message, "content": None}
+    except (LookupError, TypeError, ValueError):
+        return _choice(document)
+    name = document.get("id")
+    if (rest in _READ and type(text) is str and text and type(said["index"]) is int
+            and (name is None or (type(name) is str and passes(PLACE["id"], name)))
+            and type(document.get("created")) in SCALARS and silent(document.get("usage"), _USAGE)):
+        return [quick_leaf(("choice/0/text", text, message, "content"))]
+    found = _choice(document)
+    if found is not None and len(found) == 1 and found[0].key == "content" and rest not in _READ:
+        _READ[MANY - 1:] = []
+        _READ.insert(0, rest)
+    return found
+
+
+def _choice(document: dict[str, Any]) -> list[Leaf] | None:
+    """The same, field by field."""
     said = None
     for key, value in document.items():
         kind = type(value)
@@ -99,6 +127,8 @@ def silent(value: Any, place: Tree) -> bool:
     numbers: no walk finds words in it."""
     if type(value) is not dict:
         return type(value) in SCALARS
+    if SCALARS.issuperset(map(type, value.values())):
+        return KEYS.issuperset(value)
     for key, inner in value.items():
         kind = type(inner)
         if kind in SCALARS:

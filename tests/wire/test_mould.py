@@ -101,6 +101,34 @@ def test_a_string_cannot_end_early(tail: bytes) -> None:
     both("openai-chat", first, first, b'data: {"choices":[{"index":0,"delta":{"content":"b' + tail + b'"}}]}\n\n')
 
 
+EDGES = [b"", b'"', b"\\", b"\n", b"\n\n", b"\r", b" ", b"}", b"\n \n", b"data: x", b"\x00", b"\xff", b'","content":"',
+         b": ping\n\n"]
+EDITS = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 3), st.sampled_from(EDGES)), max_size=3)
+
+
+@given(st.sampled_from(list(DIALECTS)), EDITS, st.lists(st.integers(0, 300), max_size=3))
+def test_an_event_alone_is_read_as_any(dialect: str, edits: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+    """After two like it, with bytes changed, and cut anywhere or nowhere; ordinary ones follow."""
+    usual, parts = events(DIALECTS[dialect]("ab")), []
+    odd = usual
+    for at, gone, new in edits:
+        odd = odd[:at] + new + odd[at + gone:]
+    at = 0
+    for cut in sorted(cuts):
+        parts.append(odd[at:cut])
+        at = max(at, cut)
+    both(dialect, usual, usual, *parts, odd[at:], usual, usual)
+
+
+def test_a_string_has_two_quotes() -> None:
+    usual = events(chat("a"))
+    for end in range(5):
+        prefix, suffix = usual.split(b'a"}')
+        suffix = b"}" + suffix
+        both("openai-chat", usual, usual, prefix[:len(prefix) - end] + b'"' * (not end) + suffix, usual)
+        both("openai-chat", usual, usual, prefix[:len(prefix) - end] + b'"' + suffix, usual)
+
+
 @pytest.mark.parametrize("number", [b"2", b"02", b"-2", b"2.5", b"2e3", b"", b'"2"', b"9" * 30, b'2,"x":1'])
 def test_a_number_is_digits(number: bytes) -> None:
     first = events(response("a"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firewall.errors import FirewallError
-from firewall.wire import body, request
+from firewall.wire import body, openai_chat, request
 from firewall.wire.anthropic import Answer
 from firewall.wire.body import BodyLimits, strict
 from firewall.wire.dialects import WIRES
@@ -63,6 +63,27 @@ def test_few_containers_and_known_keys_are_usual() -> None:
     assert body.few({"messages": [{}] * (body.FEW - 2)}) and not body.few({"messages": [{}] * (body.FEW - 1)})
 
 
+def _few(tree: dict[str, Any]) -> bool:
+    """One container after the other."""
+    todo: list[Any] = [tree]
+    for node in todo:
+        if type(node) is dict and not KEYS.issuperset(node):
+            return False
+        todo += [value for value in (node.values() if type(node) is dict else node) if type(value) in (dict, list)]
+    return len(todo) <= body.FEW
+
+
+TREES = st.recursive(st.sampled_from([None, "x", 1]), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+    st.sampled_from(["id", "messages", "content", "text", "zork"]), inner, max_size=3), max_leaves=12)
+
+
+@given(st.dictionaries(st.sampled_from(["messages", "tools", "n", "metadata"]), TREES), st.integers(1, 9))
+def test_all_messages_at_once_are_as_few(tree: dict[str, Any], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body, "FEW", most)
+        assert body.few(tree) == _few(tree)
+
+
 def test_tight_limits_hold_for_usual_bodies() -> None:
     deep, long = b'{"text":[[1]]}', b'{"content":1}'
     assert read(deep, BodyLimits(depth=2), "client", True)[0] == "too_deep" and read(deep, BodyLimits(), "client", True)
@@ -103,7 +124,50 @@ def test_a_request_with_one_odd_field_is_refused_alike() -> None:
             refused_alike({name: value})
 
 
-ODD: list[Any] = [None, "", "x", "two words", "assistant", "tool", "stop", 0, 1, True, 1.5, [], ["x"], [1, 2], {}, {"id": 1},
+TURNS = st.dictionaries(st.sampled_from(["role", "role", "content", "content", "name", "x"]), st.sampled_from(
+    ["user", "system", "zork", "", "words", None, 1, [], ["user"], {}, {"role": "user"}, [{"type": "text", "text": "w"}]]))
+PLAIN = st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant", "user", "zork"]),
+                               "content": st.sampled_from(["", "a", "b", None])})
+BESIDE: dict[str, Any] = {"model": ["m", "two words", "", None, 1, "x" * 129], "stream": [True, False, None, "x"],
+                          "temperature": [0.5], "modalities": [["text"], ["audio"], "audio", None], "audio": [None, {}],
+                          "zork": [1, "x"], "stop": ["a"], "max_tokens": [1, -2], "tools": [[{"name": "t"}]]}
+
+
+def asks(document: dict[str, Any]) -> Any:
+    try:
+        asked = OpenAIChat().ask(document)
+    except FirewallError as error:
+        return error.code, error.param
+    return [tuple(said) for said in asked.messages], asked.model, asked.stream, asked.sizes, asked.opaque
+
+
+@given(st.lists(PLAIN | PLAIN | TURNS, max_size=4) | st.sampled_from(
+    [None, "ab", 1, {}, {"ab": 1}, [1], ["ab"], [[1, 2]], [None]]),
+       st.fixed_dictionaries({"model": st.sampled_from(BESIDE["model"])}, optional={
+           key: st.sampled_from(values) for key, values in BESIDE.items() if key != "model"}))
+def test_a_usual_request_says_the_same(messages: Any, beside: dict[str, Any]) -> None:
+    document = {"messages": messages, **beside}
+    quick = [asks(document), asks(document)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai_chat, "turns", lambda *_: None)
+        patch.setattr(openai_chat, "NAMED", frozenset())
+        assert quick == [asks(document)] * 2
+
+
+def test_many_messages_say_the_same() -> None:
+    for number in (1, request.MANY, request.MANY + 1):
+        document = {"model": "m", "messages": [{"role": "user", "content": "x"}] * number}
+        assert asks(document)[0] == [("user", "x", f"messages.{i}.content") for i in range(number)]
+
+
+def test_names_of_models_are_kept_in_bounds() -> None:
+    for i in range(3 * request.MANY):
+        assert request.named(f"model-{i}") and not request.named(f"a model {i}")
+    assert 0 < len(request.NAMED) <= request.MANY and all(" " not in name for name in request.NAMED)
+
+
+ODD: list[Any] = [None, "", "x", "two words", "assistant", "tool", "stop", 0, 1, True, 1.5, False, 0.0, -0.0,
+                  [], ["x"], [1, 2], {}, {"id": 1},
                   {"a b": 1}, {"prompt_tokens": 1, "total_tokens": 2}, {"input": {"tokens": 1}}, {"token_ids": [1]},
                   {"prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}, {"cost": "much"},
                   {"cost": {"details": "much"}}, {"cost": {"two words": 1}}, {"cost": {"token_ids": [1]}}, {"details": {}},
@@ -156,6 +220,7 @@ def law(top: dict[str, Any], beside: dict[str, Any], said: dict[str, Any], sent:
     one = {**CHOICE, "message": {**MESSAGE, **said}, **beside}
     document = {**ANSWER, **top, "choices": [one] * number}
     asked = Asked("m", False, (), sent)
+    assert choice(ANSWER) == [("choice/0/text", "Hello.", MESSAGE, "content")]      # and a like one is known
     assert heard(Chat(asked), document, True) == heard(Chat(asked), document, False)
 
 
@@ -229,6 +294,9 @@ def test_most_answers_are_usual() -> None:
         **CHOICE, "logprobs": None, "stop_reason": None, "token_ids": None, "message": {
             **MESSAGE, "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": [],
             "reasoning_content": "Hm."}}]}
+    for known in (vllm, ANSWER):
+        found = [leaf.text for leaf in choice(known) or ()]
+        assert found and found == [leaf.text for leaf in choice(known) or ()]
     assert [leaf.path for leaf in message(SPEAKS) or ()] == ["block/0/text"]
     assert [leaf.path for leaf in choice(vllm) or ()] == ["choice/0/text", "choice/0/reasoning"]
     assert choice({**ANSWER, "choices": [{**CHOICE, "message": {**MESSAGE, "tool_calls": [{"id": "x"}]}}]}) is None
