@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
                 self.state = "head"
                 self.deadline = self.server.now + self.server.limits.header_timeout
             self._advance()
-        if reader.waiting > self.server.limits.read_ahead:
+        if len(reader.buf) > self.server.limits.read_ahead:
             if self.state == "busy" and self.reading:
                 self.deadline = self.server.now + AHEAD
             self._reading(False)
@@ -154,14 +154,14 @@ class Connection(asyncio.Protocol):
         """One request from head to dispatch; False when there is nothing more to do now."""
         if self.state not in ("head", "body"):
             return False
-        server, request = self.server, self._request
+        server, request, reader = self.server, self._request, self.reader
+        new = request is None
         if request is None:
             if self.paused:  # answers wait for a client that does not read: no more of them
                 return False
-            request = self.reader.head()
+            request = reader.head()
             if request is None:
-                if not self.reading:
-                    self._reading(True)
+                self._reading(True)
                 return False
             self._request = request
             self.state = "body"
@@ -171,21 +171,16 @@ class Connection(asyncio.Protocol):
                                     retry_after=1.0)
             refusal = server.app.head(request)
             if refusal is not None:
-                status, headers, body = refusal
-                self._close_with(status, headers, body)
+                self._close_with(*refusal)
                 return False
-            if request.length:
+            if request.expect and 0 != request.length <= request.limit and not reader.buf:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not reader.body(request):
+            if new:
                 self._since = server.now
                 self.deadline = server.now + server.limits.body_timeout
-                if request.length > request.limit:
-                    raise FirewallError("body_too_large", "The request body is too large.", status=413)
-                if request.expect and not self.reader.waiting:
-                    self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        whole = self.reader.body(request)
-        if not whole:
-            if not self.reading:
-                self._reading(True)
-            self._count(self.reader.received)
+            self._reading(True)
+            self._count(reader.received)
             return False
         if self.held or len(request.body) > SMALL:
             self._count(len(request.body))
@@ -229,8 +224,9 @@ class Connection(asyncio.Protocol):
         """Hand what was queued to the transport in one write."""
         out = self._out
         if out:
-            if not self.transport.is_closing():  # uvloop raises between a failed write and connection_lost
-                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            transport = self.transport
+            if not transport.is_closing():  # uvloop raises between a failed write and connection_lost
+                transport.write(b"".join(out))  # of one it is that one, not a copy
             out.clear()
             self._queued = 0
 
@@ -244,9 +240,13 @@ class Connection(asyncio.Protocol):
 
     def finished(self, last: bytes = b"") -> None:
         """The reply ended legally, perhaps with these bytes: on to the next request, or close."""
-        if last:
-            self._out.append(last)
-        self.flush()
+        if last and not self._out:
+            if not self.transport.is_closing():  # see `flush`
+                self.transport.write(last)
+        else:
+            if last:
+                self._out.append(last)
+            self.flush()
         self._fresh = False
         server = self.server
         self._release()
@@ -254,11 +254,12 @@ class Connection(asyncio.Protocol):
             delivery.owe(self)
         else:
             server.in_flight -= 1
-            self._uncount()
+            if self.held:
+                self._uncount()
         if not self.keep or server.draining:
-            self._linger() if self.reader.waiting or self.state == "last" else self._close()
+            self._linger() if self.reader.buf or self.state == "last" else self._close()
             return
-        waiting = self.reader.waiting
+        waiting = len(self.reader.buf)
         self._rest("head" if waiting else "wait")
         if not self.reading and waiting <= server.limits.read_ahead:
             self._reading(True)

@@ -104,7 +104,7 @@ class Link(asyncio.Protocol):
                     return
             parts = response.parts
             if parts:
-                raw = parts[0] if len(parts) == 1 else b"".join(parts)
+                raw = b"".join(parts)   # of one it is that one, not a copy
                 parts.clear()
                 sink.data(raw)
                 if self.call is not call:

@@ -19,11 +19,3 @@ def around(head: bytes, value: bytes) -> tuple[bytes, bytes]:
     """The bytes before and behind the value of the one Content-Length in a head."""
     at = head.index(value, head.lower().index(b"\r\ncontent-length:") + 17)
     return head[:at], head[at + len(value):]
-
-
-def between(data: bytes, before: bytes, after: bytes) -> bytes:
-    """The digits where `data`, which begins with `before`, goes on with a number and `after`; otherwise nothing."""
-    at = len(before)
-    stop = data.find(b"\r", at, at + DIGITS + 1)
-    digits = data[at:stop]
-    return digits if stop > 0 and digits.isdigit() and data.startswith(after, stop) else b""

@@ -112,7 +112,7 @@ class Reply:
             return
         conn = self._conn
         whole = b"%b%bcontent-length: %d\r\n%b%b\r\n%b" % (
-            status_line(status), headers, len(body), conn.server.date, conn.persistence(self), body)
+            LINES.get(status) or status_line(status), headers, len(body), conn.server.date, conn.persistence(self), body)
         self.started = self.ended = True
         conn.finished(whole)
 

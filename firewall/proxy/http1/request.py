@@ -50,7 +50,7 @@ from ...errors import FirewallError
 from .chunked import Chunked
 from .grammar import FIELD, HOSTS, LINES, NAMES, Header, check_host, checked_name, joined, refusal, request_line
 from .limits import Limits
-from .repeat import DIGITS, LENGTH, LONGEST, around, between
+from .repeat import DIGITS, LENGTH, LONGEST, around
 
 HOPE = 3  # some clients never say the same head twice (an id in each), and keeping it costs as much as it saves
 HOP = frozenset((b"upgrade", b"http2-settings", b"connection"))
@@ -96,6 +96,8 @@ class _Last(NamedTuple):
     """The head that was taken last, around the digits of its Content-Length, and what it says."""
 
     before: bytes
+    at: int             # len(before)
+    far: int            # how far `after` may end
     after: bytes
     said: tuple[str, bytes, str, bytes, str]
     front: tuple[Header, ...]
@@ -108,13 +110,13 @@ class _Last(NamedTuple):
 class Reader:
     """Framing of one connection's requests. Not reusable after an error."""
 
-    __slots__ = ("_alone", "_at", "_body", "_buf", "_chunked", "_crlf", "_ended", "_fields", "_full", "_hope", "_last",
-                 "_left", "_limits", "_lines", "_llhttp", "peer")
+    __slots__ = ("_alone", "_at", "_body", "_chunked", "_crlf", "_ended", "_fields", "_full", "_hope", "_last",
+                 "_left", "_limits", "_lines", "_llhttp", "buf", "peer")
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.peer = peer
         self._limits = limits
-        self._buf = b""
+        self.buf = b""                    # fed and not consumed
         self._at = self._lines = 0        # `_scan`: start of the first unread line, lines read
         self._crlf = False                # one empty line before this request was taken
         self._alone = False               # llhttp gave up at an Upgrade we ignore: one opinion, once
@@ -130,12 +132,12 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Never raises."""
-        self._buf = self._buf + data if self._buf else data
+        self.buf = self.buf + data if self.buf else data
 
     @property
     def waiting(self) -> int:
         """Bytes fed and not consumed."""
-        return len(self._buf)
+        return len(self.buf)
 
     @property
     def received(self) -> int:
@@ -146,7 +148,7 @@ class Reader:
 
     def head(self) -> Request | None:
         """The next request, its body still empty, or None while its head is incomplete. Raises FirewallError."""
-        buf, limits = self._buf, self._limits
+        buf, limits = self.buf, self._limits
         if not buf:
             return None
         last = self._last
@@ -158,7 +160,7 @@ class Reader:
                 return None
             if buf[1] == 10:
                 self._crlf = True
-                self._buf = buf = buf[2:]
+                self.buf = buf = buf[2:]
         end = buf.find(b"\r\n\r\n", at - 2 if at else 0) + 4
         if end < 4:
             if buf:
@@ -195,7 +197,9 @@ class Reader:
         else:
             headers = [*zip(names, raw.values(), strict=True)]
         request = self._request(said, headers)
-        self._taken(buf, end)
+        self.buf = buf[end:]
+        self._at = self._lines = 0
+        self._crlf = False
         if self._hope and request.length > 0 and request.keep_alive and not self._alone \
                 and end + DIGITS <= min(LONGEST, limits.max_line):
             self._remember(head, said, request)
@@ -203,74 +207,69 @@ class Reader:
             self._alone = False
         return request
 
-    def _taken(self, buf: bytes, end: int) -> None:
-        self._buf = buf[end:]
-        self._at = self._lines = 0
-        self._crlf = False
-
     def _remember(self, head: bytes, said: tuple[str, bytes, str, bytes, str], request: Request) -> None:
         self._hope -= 1
         headers, fields = request.headers, request._fields
         value = fields[LENGTH]
         where = headers.index((LENGTH, value))
         llhttp = self._last.llhttp if self._last is not None else httptools.HttpRequestParser(_Ear(self._ended, None))
-        self._last = _Last(*around(head, value), said, headers[:where], headers[where + 1:], fields, request.expect, llhttp)
+        before, after = around(head, value)
+        self._last = _Last(before, len(before), len(before) + DIGITS + len(after), after, said, headers[:where],
+                           headers[where + 1:], fields, request.expect, llhttp)
 
     def _again(self, last: _Last) -> Request | None:
         """The last head once more, with whatever Content-Length; None: it is another, and read like any other. llhttp reads
         head and body of both, and must see the message end where we do."""
-        buf = self._buf
-        digits = between(buf, last.before, last.after)
-        length = int(digits or 0)
-        if not length:
+        buf = self.buf
+        _, at, far, after, said, front, back, fields, expect, llhttp = last
+        stop = buf.find(after, at, far)
+        digits = buf[at:stop]
+        if stop < 0 or not digits.isdigit() or not (length := int(digits)):
             return None
-        end = len(last.before) + len(digits) + len(last.after)
         self._ended.clear()
-        self._hope, self._llhttp = HOPE, last.llhttp
+        self._hope, self._llhttp = HOPE, llhttp
+        end = stop + len(after)
         try:
-            self._llhttp.feed_data(buf[:end])
+            llhttp.feed_data(buf[:end])
         except httptools.HttpParserError:
             raise refusal("bad_header", "The request head is malformed.") from None
-        self._taken(buf, end)
-        method, target, path, query, version = last.said
-        return Request(method, target, path, query, version, (*last.front, (LENGTH, digits), *last.back), b"", self.peer,
-                       self._limits.max_body, True, last.expect, length, {**last.fields, LENGTH: digits})
+        self.buf = buf[end:]
+        self._at = self._lines = 0
+        self._crlf = False
+        return Request(*said, (*front, (LENGTH, digits), *back), b"", self.peer, self._limits.max_body, True, expect, length,
+                       {**fields, LENGTH: digits})
 
     def body(self, request: Request) -> bool:
         """True when `request.body` is whole. Raises FirewallError 400, 413 (announced or counted) or 431."""
         length = request.length
+        ended = self._ended
         if length == 0:
-            if len(self._ended) != 1:
+            if len(ended) != 1:
                 raise refusal("bad_framing", "The end of the request is ambiguous.")
             return True
-        buf = self._buf
         if length < 0:
-            return self._chunks(request, buf)
+            return self._chunks(request, self.buf)
         if length > request.limit:
             raise refusal("body_too_large", "The request body is too large.", 413)
-        if self._body is None:
-            if len(buf) >= length:
-                request.body = whole = buf[:length]  # the same object when nothing follows
-                self._buf = buf[length:]
-                return self._end(whole)
-            self._body, self._left = bytearray(), length
-        take = buf[:self._left]
-        self._buf = buf[len(take):]
-        self._left -= len(take)
-        self._body += take
-        if self._left:
-            return False
-        request.body = bytes(self._body)
-        self._body = None
-        return self._end(request.body)
-
-    def _end(self, body: bytes) -> bool:
-        """llhttp, fed the same body, must see the message end at its last byte."""
+        buf = self.buf
+        if self._body is None and len(buf) >= length:
+            body = buf[:length]  # the same object when nothing follows
+            self.buf = buf[length:]
+        else:
+            if self._body is None:
+                self._body, self._left = bytearray(), length
+            take = buf[:self._left]
+            self.buf = buf[len(take):]
+            self._left -= len(take)
+            self._body += take
+            if self._left:
+                return False
+            body, self._body = bytes(self._body), None
+        request.body = body
         if self._alone:
             self._alone = False
             return True
-        ended = self._ended
-        if not ended:
+        if not ended:  # llhttp, fed the same body, must see the message end at its last byte
             try:
                 self._llhttp.feed_data(body)
             except httptools.HttpParserError:
@@ -286,11 +285,11 @@ class Reader:
             chunked = self._chunked = Chunked(request.limit, limits.max_chunks, limits.max_trailer)
             self._renew()
             self._alone = False
-        self._buf = b""
+        self.buf = b""
         chunked.feed(buf)
         if not chunked.done:
             return False
-        request.body, self._buf, self._chunked = bytes(chunked.body), chunked.rest, None
+        request.body, self.buf, self._chunked = bytes(chunked.body), chunked.rest, None
         return True
 
     def _renew(self) -> None:
@@ -350,7 +349,7 @@ class Reader:
 
     def _scan(self) -> None:
         """Read the lines that are complete, one by one, and raise what is wrong with the first bad one."""
-        buf, limits, at = self._buf, self._limits, self._at
+        buf, limits, at = self.buf, self._limits, self._at
         if not self._lines and not 65 <= buf[0] <= 90:
             raise refusal("bad_request_line", "The request line is malformed.")
         while True:

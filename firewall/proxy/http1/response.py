@@ -26,7 +26,7 @@ import httptools
 
 from ...errors import FirewallError
 from .limits import UpstreamLimits
-from .repeat import DIGITS, LENGTH, LONGEST, around, between
+from .repeat import DIGITS, LENGTH, LONGEST, around
 
 Header = tuple[bytes, bytes]
 
@@ -47,10 +47,12 @@ class _Last(NamedTuple):
     """A head that is likely to come again, around the digits of its Content-Length (no `after`: it has none)."""
 
     before: bytes
+    at: int             # len(before)
+    far: int            # how far `after` may end
     after: bytes
     status: int
-    headers: tuple[Header, ...]
-    where: int
+    front: tuple[Header, ...]
+    back: tuple[Header, ...]
 
 
 class Response:
@@ -109,72 +111,73 @@ class Response:
         if self.done:
             self.extra = True
             return
-        rest = data
+        rest = data                     # of these bytes: what follows the head
         if not self.started:
             seen = len(self._buf)
             known = self._again(data) if self._last is not None and not seen else None
             if known is None:
-                self._head(self._buf + data if seen else data, seen)
-                return
+                known = self._head(self._buf + data if seen else data, seen)
+                if known is None:
+                    return
+                data = b""              # llhttp has read them together with their head
             rest = known
-        try:
-            self._llhttp.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._ended:
-                raise protocol_error("malformed body") from None
-            self.extra = True  # the answer was whole; what followed was not HTTP
-        self._took(rest)
-
-    def _again(self, data: bytes) -> bytes | None:
-        """The last head once more, with whatever Content-Length: what follows it. None: it is another."""
-        last = self._last
-        if last is None or self._bodyless or not data.startswith(last.before):
-            return None
-        end, headers, left = len(last.before), last.headers, -1
-        if last.after:
-            digits = between(data, last.before, last.after)
-            left = int(digits or 0)
-            if not left:
-                return None
-            end += len(digits) + len(last.after)
-            headers = (*headers[:last.where], (LENGTH, digits), *headers[last.where + 1:])
-        self.status, self.version, self.headers = last.status, "1.1", headers
-        self._left, self._keep = left, True
-        self.started = self.fresh = True
-        return data[end:]
-
-    def _remember(self, head: bytes, length: bytes | None) -> None:
-        """Keep a head whose body has an end that it tells, and behind which the connection goes on."""
-        if (self._keep and self._left and not self.eof_delimited and not self._bodyless and self.status not in EMPTY
-                and len(head) + DIGITS <= min(LONGEST, self._limits.max_line)):
-            before, after, where = head, b"", 0
-            if length is not None:
-                before, after = around(head, length)
-                where = self.headers.index((LENGTH, length))
-            self._last = _Last(before, after, self.status, self.headers, where)
-
-    def _took(self, data: bytes) -> None:
-        """llhttp was fed these bytes behind the head: was it the end, and is there more?"""
+        if data:
+            try:
+                self._llhttp.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                if not self._ended:
+                    raise protocol_error("malformed body") from None
+                self.extra = True  # the answer was whole; what followed was not HTTP
+        # was it the end, and is there more?
         if not self.parts:
-            self._barren += len(data)
+            self._barren += len(rest)
             if self._barren > self._limits.max_head:
                 raise protocol_error("trailers too large")
         elif self._barren:
             self._barren = 0
         # llhttp skips line ends before a message, so those behind this one are looked for here
         if self._left >= 0:
-            self._left -= len(data)
+            self._left -= len(rest)
             if self._ended:
                 self.done = True
                 if self._left < 0:
                     self.extra = True
         else:
-            self._tail = data if len(data) > 5 else (self._tail + data)[-6:]
+            self._tail = rest if len(rest) > 5 else (self._tail + rest)[-6:]
             if self._ended:
                 self.done = True
                 if len(self._tail) - len(self._tail.rstrip(b"\r\n")) != 4:
                     self.extra = True
                 self._tail = b""
+
+    def _again(self, data: bytes) -> bytes | None:
+        """The last head once more, with whatever Content-Length: what follows it. None: it is another."""
+        last = self._last
+        if last is None or self._bodyless or not data.startswith(last.before):
+            return None
+        _, end, far, after, status, headers, back = last
+        left = -1
+        if after:
+            stop = data.find(after, end, far)
+            digits = data[end:stop]
+            if stop < 0 or not digits.isdigit() or not (left := int(digits)):
+                return None
+            end = stop + len(after)
+            headers = (*headers, (LENGTH, digits), *back)
+        self.status, self.version, self.headers, self._left = status, "1.1", headers, left
+        self._keep = self.started = self.fresh = True
+        return data[end:]
+
+    def _remember(self, head: bytes, length: bytes | None) -> None:
+        """Keep a head whose body has an end that it tells, and behind which the connection goes on."""
+        if (self._keep and self._left and not self.eof_delimited and not self._bodyless and self.status not in EMPTY
+                and len(head) + DIGITS <= min(LONGEST, self._limits.max_line)):
+            before, after, where = head, b"", len(self.headers)
+            if length is not None:
+                before, after = around(head, length)
+                where = self.headers.index((LENGTH, length))
+            front, back = self.headers[:where], self.headers[where + 1:]
+            self._last = _Last(before, len(before), len(before) + DIGITS + len(after), after, self.status, front, back)
 
     def eof(self) -> bool:
         """The connection ended. True when the answer is whole."""
@@ -182,14 +185,15 @@ class Response:
             self.done = True
         return self.done
 
-    def _head(self, buf: bytes, seen: int) -> None:
+    def _head(self, buf: bytes, seen: int) -> bytes | None:
+        """Read a head, and what part of the body came with it: that part. None: no head yet, or none of a body."""
         limits = self._limits
         while True:
             end = buf.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0) + 4
             if end < 4:
                 self._unfinished(buf, seen)
                 self._buf = buf
-                return
+                return None
             if end > limits.max_head:
                 raise protocol_error("head too large")
             head = buf[:end]
@@ -216,9 +220,10 @@ class Response:
             raise protocol_error("malformed body")
         self.started = self.fresh = True
         if not bare:
-            self._took(rest)
-        elif self._bodyless or self._ended:
+            return rest
+        if self._bodyless or self._ended:
             self.done, self.extra = True, bool(rest)
+        return None
 
     def _read(self, lines: list[bytes], head: bytes, data: bytes) -> bool:
         """Let llhttp read a head, and in one go the part of the body that came with it. False: that part is malformed."""
