@@ -213,9 +213,13 @@ class Connection(asyncio.Protocol):
     def out(self, data: bytes) -> None:
         """Queue bytes; they leave with everything else of this turn of the loop, or now when they are many (one turn
         may bring 32 full reads of an upstream, and `writable` must answer for what is queued here too)."""
-        if not self._out:
-            self.server.soon(self)
-        self._out.append(data)
+        out = self._out
+        if not out:
+            server = self.server
+            if not server.dirty:
+                server.loop.call_soon(server.flush)
+            server.dirty.append(self)
+        out.append(data)
         self._queued += len(data)
         if self._queued > FLUSH:
             self.flush()
@@ -224,9 +228,8 @@ class Connection(asyncio.Protocol):
         """Hand what was queued to the transport in one write."""
         out = self._out
         if out:
-            transport = self.transport
-            if not transport.is_closing():  # uvloop raises between a failed write and connection_lost
-                transport.write(b"".join(out))  # of one it is that one, not a copy
+            if not self.transport.is_closing():  # uvloop raises between a failed write and connection_lost
+                self.transport.write(b"".join(out))  # of one it is that one, not a copy
             out.clear()
             self._queued = 0
 
@@ -316,10 +319,7 @@ class Connection(asyncio.Protocol):
     def _reading(self, on: bool) -> None:
         if on != self.reading and not self.transport.is_closing():
             self.reading = on
-            if on:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
+            (self.transport.resume_reading if on else self.transport.pause_reading)()
 
     def _linger(self) -> None:
         """Answer sent: close our half, drop what still comes for a moment, then close (the client sees the answer)."""

@@ -107,8 +107,6 @@ class Link(asyncio.Protocol):
                 raw = b"".join(parts)   # of one it is that one, not a copy
                 parts.clear()
                 sink.data(raw)
-                if self.call is not call:
-                    return
         except FirewallError as error:
             call.fail(error)
             return
@@ -116,7 +114,7 @@ class Link(asyncio.Protocol):
             call.fail(FirewallError("internal", "The firewall failed.", fault="ours", status=500,
                                     detail=type(error).__name__))
             return
-        if response.done:
+        if response.done and self.call is call:
             self._finish(call)
 
     def _finish(self, call: Call) -> None:

@@ -63,7 +63,7 @@ class Server:
         self.most_connections = self.limits.connections
         self.shaking: dict[Connection, asyncio.Task[None]] = {}  # accepted, in their TLS handshake
         self._open: set[Connection] = set()
-        self._dirty: list[Connection] = []
+        self.dirty: list[Connection] = []   # have bytes to `flush`, which the first of them in a turn asks the loop for
         self._listener: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -148,14 +148,9 @@ class Server:
         """A connection closed."""
         self._open.discard(connection)
 
-    def soon(self, connection: Connection) -> None:
-        """Flush this connection at the end of this turn of the loop; one callback for all of them."""
-        if not self._dirty:
-            self.loop.call_soon(self._flush)
-        self._dirty.append(connection)
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
+    def flush(self) -> None:
+        """The end of a turn of the loop: what was written in it leaves."""
+        dirty, self.dirty = self.dirty, []
         for connection in dirty:
             connection.flush()
 
