@@ -25,7 +25,6 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,6 @@ STEP = 65_536           # decoded bytes a turn: a bomb is seen after one of them
 SMALL = 4_096           # bytes up to which bytes.count beats numpy
 FEW = 64                # containers of a document that takes the shortest path, characters of its keys
 CONTAINERS = frozenset((dict, list))
-_HOLDS = CONTAINERS.__contains__
-_OBJECT = frozenset((dict,))
 MARKS = (b",", b":", b"{", b"[")
 NAMES = frozenset(("properties", "patternProperties", "$defs", "definitions"))      # whose keys are names
 CHOSEN = ARGUMENTS | {"response"}       # below which all keys are, where they hold an object
@@ -123,21 +120,16 @@ def inflate(body: bytes, limits: BodyLimits = LIMITS) -> bytes:
 def few(tree: dict[str, Any]) -> bool:
     """Whether all keys are names of the protocols, and the containers few, so that none is deep."""
     todo: list[Any] = [tree]
-    beside = 0                  # containers that are looked at with the list they are in
     for node in todo:           # grows as it goes
         if type(node) is dict:
             if not KEYS.issuperset(node):
                 return False
             node = node.values()
-        elif _OBJECT.issuperset(map(type, node)):       # all messages at once
-            beside += len(node)
-            if beside + len(todo) > FEW or not KEYS.issuperset(chain.from_iterable(node)):
-                return False
-            node = list(chain.from_iterable(map(dict.values, node)))
-        if not CONTAINERS.isdisjoint(map(type, node)):
-            todo += compress(node, map(_HOLDS, map(type, node)))
-            if beside + len(todo) > FEW:
-                return False
+        for value in node:
+            if type(value) in CONTAINERS:
+                if len(todo) == FEW:
+                    return False
+                todo.append(value)
     return True
 
 
