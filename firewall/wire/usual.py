@@ -39,20 +39,16 @@ def choice(document: dict[str, Any]) -> list[Leaf] | None:
         rest = {**document, **_VARIES}, {**said, "message": None}, {**message, "content": None}
     except (LookupError, TypeError, ValueError):
         return _choice(document)
-    known = rest in _READ
-    if known and type(text) is str and text and type(said["index"]) is int and (
-            type(document.get("created")) in SCALARS and _named(document) and silent(document.get("usage"), _USAGE)):
+    known, name, usage = rest in _READ, document.get("id"), document.get("usage")
+    if (known and type(text) is str and text and type(said["index"]) is int and type(document.get("created")) in SCALARS
+            and (name == _LAST.get("id") or (type(name) is str and passes(TOKEN, name)))
+            and ((type(usage) is dict and SCALARS.issuperset(map(type, usage.values())) and KEYS.issuperset(usage))
+                 or silent(usage, _USAGE))):        # the former is most of the latter, without a call
         return [quick_leaf(("choice/0/text", text, message, "content"))]
     found = _choice(document)
     if not known and found is not None and len(found) == 1 and found[0].key == "content":
         _keep(rest)
     return found
-
-
-def _named(document: dict[str, Any]) -> bool:
-    """Whether the `id` is inert or null."""
-    name = document.get("id")
-    return name is None or (type(name) is str and passes(TOKEN, name))
 
 
 def _keep(rest: tuple[dict[str, Any], ...]) -> None:
@@ -112,8 +108,9 @@ def message(document: dict[str, Any]) -> list[Leaf] | None:
         rest = {**document, **_VARIES_MESSAGE}, {**said, "text": None}
     except (LookupError, TypeError, ValueError):
         return _message(document)
-    known = rest in _READ
-    if known and type(text) is str and text and _named(document) and silent(document.get("usage"), _MESSAGE["usage"]):
+    known, name = rest in _READ, document.get("id")
+    if (known and type(text) is str and text and (name == _LAST_MESSAGE.get("id") or (
+            type(name) is str and passes(TOKEN, name))) and silent(document.get("usage"), _MESSAGE["usage"])):
         return [quick_leaf(("block/0/text", text, said, "text"))]
     found = _message(document)
     if found and not known:
@@ -154,8 +151,6 @@ def silent(value: Any, place: Tree) -> bool:
     numbers: no walk finds words in it."""
     if type(value) is not dict:
         return type(value) in SCALARS
-    if SCALARS.issuperset(map(type, value.values())):
-        return KEYS.issuperset(value)
     for key, inner in value.items():
         kind = type(inner)
         if kind in SCALARS:
