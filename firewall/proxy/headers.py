@@ -75,9 +75,9 @@ def encoding(pairs: Pairs) -> str:
     return ""
 
 
-def content_type(pairs: Pairs) -> bytes:
-    """The media type alone, lower case."""
-    return first(pairs, b"content-type").partition(b";")[0].strip().lower()
+def media_type(value: bytes | None) -> bytes:
+    """The media type of a Content-Type alone, lower case."""
+    return (value or b"").partition(b";")[0].strip().lower()
 
 
 def first(pairs: Pairs, name: bytes) -> bytes:

@@ -75,7 +75,7 @@ class App:
         request.matched = self._match(request)
         if request.matched is None:
             return self._refuse(request, NOT_ALLOWED)
-        if headers.content_type(request.headers) != b"application/json":
+        if headers.media_type(request.get(b"content-type")) != b"application/json":
             return self._refuse(request, NOT_JSON)
         if self.house.client_keys and not self._known_client(request):
             return self._refuse(request, NO_KEY)
