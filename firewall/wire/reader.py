@@ -24,17 +24,13 @@ from firewall.wire.leaves import Leaf, placed, unplaced
 from firewall.wire.mould import Mould, cast, pour
 from firewall.wire.ndjson import Lines
 from firewall.wire.speech import Array, Speech
-from firewall.wire.sse import EVENTS, Events, event, large
+from firewall.wire.sse import EVENTS, Events, event, large, spoken
 from firewall.wire.wire import PAST, Reader, StreamLimits, truncated, unreadable, unredactable
 
 T = TypeVar("T")
 DONE = b"[DONE]"        # some servers (vLLM) write it in dialects that have another end: there it is no word, and no end
 KEYS = "keys"           # the channel of keys that are no protocol words, a key a line
 CHANNELS = 4096         # of one stream: each question to a guard costs as much as there are
-
-# Comments and fields that are nobody's words.
-SILENT = frozenset((b":", b": ping", b":ping", b": keep-alive", b":keep-alive", b": keepalive", b":keepalive",
-                    b": heartbeat", b":heartbeat", b": OPENROUTER PROCESSING", b"event", b"id", b"retry"))
 
 
 class _Read:
@@ -244,8 +240,8 @@ class Streamed(_Read):
                     self._learn(raw, data, found[0], document)
         if name and name not in speech.names and (said := name.decode("utf-8", "replace")) != type_:
             found = [*found, Leaf("event", said)]
-        if rest:
-            found = found + _words(rest)
+        if rest and (said := spoken(rest)):
+            found = [*found, Leaf("comment", said)]
         return self._frame(raw, found)
 
     def _learn(self, raw: bytes, data: bytes, leaf: Leaf, document: dict[str, Any]) -> None:
@@ -380,19 +376,6 @@ def _framing(content_type: bytes, lines: bool) -> Callable[[Speech, StreamLimits
 
 
 _SAID = itemgetter(0, 1)        # path and text of a leaf
-
-
-def _words(rest: bytes) -> list[Leaf]:
-    """What stands in comments and other fields, unless it is a heartbeat, a number or an id."""
-    said = []
-    for line in rest.split(b"\n"):
-        field, _, value = line.partition(b":")
-        value = value.strip()
-        if line.rstrip() in SILENT or (field == b"retry" and value.isdigit()) or (
-                field == b"id" and value.replace(b"-", b"").replace(b"_", b"").isalnum() and len(value) <= 64):
-            continue
-        said.append(line.decode("utf-8", "replace"))
-    return [Leaf("comment", "\n".join(said))] if said else []
 
 
 def _put(leaf: Leaf, text: str) -> None:

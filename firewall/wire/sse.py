@@ -21,6 +21,9 @@ EVENTS = b"text/event-stream"
 SIZES = [256 << n for n in range(16)]           # to 8 MiB
 END = (b"\n\n", b"\r\r", b"\n\r\n")
 BOM = b"\xef\xbb\xbf"
+# Comments and fields that are nobody's words.
+SILENT = frozenset((b":", b": ping", b":ping", b": keep-alive", b":keep-alive", b": keepalive", b":keepalive",
+                    b": heartbeat", b":heartbeat", b": OPENROUTER PROCESSING", b"event", b"id", b"retry"))
 
 
 class Event(NamedTuple):
@@ -125,6 +128,19 @@ def event(raw: bytes) -> Event:
         elif line:
             rest.append(line)
     return Event(name, b"\n".join(data) if data else None, b"\n".join(rest))
+
+
+def spoken(rest: bytes) -> str:
+    """What stands in comments and other fields, unless it is a heartbeat, a number or an id."""
+    said = []
+    for line in rest.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.strip()
+        if line.rstrip() in SILENT or (field == b"retry" and value.isdigit()) or (
+                field == b"id" and value.replace(b"-", b"").replace(b"_", b"").isalnum() and len(value) <= 64):
+            continue
+        said.append(line.decode("utf-8", "replace"))
+    return "\n".join(said)
 
 
 def padded(data: bytes) -> bytes:
