@@ -97,6 +97,7 @@ class House:
 
     def gauge(self) -> None:
         """Sets this worker's gauges: each says it for itself, for another one may answer the scrape."""
+        metrics.IN_FLIGHT.pour()
         metrics.state(not self.ready(), bool(self.source.stale), self.source.reloads)
 
     def mend(self) -> None:

@@ -50,7 +50,6 @@ class Front(App):
         return go(request, matched, exchange, reply)
 
     async def _list(self, request: Request, matched: routes.Match, exchange: Exchange, reply: Reply) -> bool:
-        exchange.named(matched.model)
         self.house.records.check()
         asked = replace(matched.route.wire.ask({}), model=matched.model)
         self._forward(request, matched, asked, self.house.policies, b"", exchange, reply)

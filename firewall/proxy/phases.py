@@ -99,6 +99,7 @@ class App:
         """Out of time: every exchange in flight ends legally and is recorded."""
         for relay in list(self.relays):
             relay.broke(SHUTTING)
+        await asyncio.sleep(0)      # a task that never ran would leave no record
         for task in self.tasks:
             task.cancel()
         if self.tasks:
@@ -111,9 +112,9 @@ class App:
         there `request` makes it a task."""
         matched: routes.Match = request.matched
         wire, exchange = matched.route.wire, self._began(request, matched)
+        handed = False
         try:
-            if await self._through(request, matched, exchange, reply):
-                return
+            handed = await self._through(request, matched, exchange, reply)
         except asyncio.CancelledError:
             if reply.gone:
                 exchange.ending, exchange.status = "gone", exchange.status or 499
@@ -124,16 +125,18 @@ class App:
         except Exception as error:      # ours: closed, and said so
             structlog.get_logger().error("internal", where=type(error).__name__, id=exchange.id)
             self._fail(reply, wire, exchange, internal(error, "request"))
-        self.settle(exchange)
+        finally:
+            if not handed:
+                self.settle(exchange)
 
     async def _through(self, request: Request, matched: routes.Match, exchange: Exchange, reply: Reply) -> bool:
         """Admit, judge, forward. True when a relay has it."""
         house, route = self.house, matched.route
         coding = request.get(b"content-encoding")
+        exchange.bytes_in = len(request.body)
         if house.records.broken:
             house.records.check()
         policies = house.policies
-        exchange.bytes_in = len(request.body)
         asked = self._admit(document(request.body, coding, house.body), matched, exchange)
         case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
         if route.local is not None:
@@ -220,7 +223,7 @@ class App:
         now = time.perf_counter()
         for relay in list(self.relays):
             relay.look(now)
-        if self.relays:
+        if self.relays and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._period, self._sweep)
 
     async def _moderate(self, local: Moderation, asked: Asked, case: Case, exchange: Exchange, reply: Reply) -> None:
@@ -281,13 +284,17 @@ class App:
 
     def _fail(self, reply: Reply, wire: Wire, exchange: Exchange, error: FirewallError) -> None:
         if exchange.ending in ("blocked", "failed"):
+            reply.abort()
             return
         exchange.error = error
         exchange.ending = "refused" if error.fault == "client" else "failed"
         exchange.status = error.status
         body = wire.error(error, exchange.id)
         exchange.bytes_out = len(body)
-        reply.answer(error.status, headers.refusal(exchange, error), body)
+        try:
+            reply.answer(error.status, headers.refusal(exchange, error), body)
+        except Exception:       # nobody to tell it to
+            reply.abort()
 
     def _match(self, request: Request) -> routes.Match | None:
         return routes.match(request.method, request.path, request.query)
@@ -295,8 +302,11 @@ class App:
     def _began(self, request: Request, matched: routes.Match) -> Exchange:
         metrics.IN_FLIGHT.inc()
         route = matched.route
-        return Exchange(route.name, (route.local or route.wire).name, self._tenant(request), self.house.policies.digest,
-                        self.house.guard.fingerprint)
+        exchange = Exchange(route.name, (route.local or route.wire).name, self._tenant(request), self.house.policies.digest,
+                            self.house.guard.fingerprint)
+        if matched.model:
+            exchange.named(matched.model)
+        return exchange
 
     def _refuse(self, request: Request | None, error: FirewallError) -> Refusal:
         """A refusal before the body, or of a malformed request."""

@@ -51,13 +51,14 @@ class Records:
         self.path = None if file == "-" else beside(Path(file), f"-w{worker}" if worker else "")
         self.file: IO[bytes]
         self._by = b',"by":"%b"' % secrets.token_hex(4).encode() if self.path is None else b""
-        self._most = PIPE_BUF if self.path is None else 1 << 62
+        self._most = PIPE_BUF
         chain, cut = START, 0
         self._owed: list[bytes] = []
         self._paid = self._lost = self._away = 0
         try:
             if self.path is not None:
                 self.file, chain, cut = _open(self.path)
+                self._most = 1 << 62 if stat.S_ISREG(os.fstat(self.file.fileno()).st_mode) else PIPE_BUF
             else:                       # past Python's buffer, which would keep the rest of a line that did not fit
                 self.file = open(1, "ab", buffering=0, closefd=False)
         except (OSError, Mistakes) as e:

@@ -104,7 +104,6 @@ class Relay:
         except Exception as error:
             self.broke(error)
             return
-        self.words_at = 0.0
 
     def data(self, raw: bytes) -> None:
         """Body bytes: the hot path."""
@@ -156,8 +155,8 @@ class Relay:
                     self.exchange.decided("output", decision)
                     return self.stop(decision)
             gate.push(frame, mark)
-        if gate.over:
-            raise too_much()
+            if gate.over:
+                raise too_much()
 
     def turn(self) -> None:
         """Asks what can be asked now, and lets go what may leave."""

@@ -152,7 +152,7 @@ def strict(raw: bytes, limits: BodyLimits = LIMITS, *, fault: Fault = "client", 
     if type(tree) is not dict:
         raise _broken("invalid_json", "The JSON document must be an object.", fault)
     if (glance(tree) and limits.depth >= FEW <= limits.key and b"\n" not in raw
-            and (len(raw) <= SMALL or raw.isascii())        # else writing costs more than counting
+            and (len(raw) <= SMALL or (len(raw) <= STEP and raw.isascii()))     # else counting costs less than writing
             and orjson.dumps(tree) == raw):
         return tree
     keys, large = _keys(tree, limits.depth, fault)

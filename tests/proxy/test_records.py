@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -470,3 +472,26 @@ def test_a_log_nobody_reads_any_more_ends_nothing() -> None:
 def test_a_log_line_is_json_whatever_a_file_is_called() -> None:
     done = subprocess.run([sys.executable, "-c", LOG, "0"], capture_output=True)
     assert done.returncode == 0 and [json.loads(line)["path"] for line in done.stderr.splitlines()] == ["caf\udce9"] * 3
+
+
+def test_two_writers_of_a_named_pipe_do_not_tear_each_others_lines(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    both = os.open(path, os.O_RDWR)         # so that there is no end while a writer is not there yet
+    lines = [orjson.dumps({"event": "exchange", "filler": "x" * 600})] * 12
+
+    def write() -> None:
+        records = Records(str(path))
+        for _ in range(40):
+            records.extend(lines)
+        records.close()
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    got = b""
+    while got.count(b"\n") < 2 * 40 * 12:
+        got += os.read(both, 1000)          # slowly: the pipe is full most of the time
+    for writer in writers:
+        writer.join()
+    os.close(both)
+    assert {orjson.loads(line)["event"] for line in got.splitlines()} == {"exchange"}

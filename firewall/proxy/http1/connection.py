@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
 from ...errors import FirewallError
@@ -35,7 +36,7 @@ SMALL = 16384  # bodies up to this size that come whole are not counted: the con
 AHEAD = 0.5  # seconds that reading may pause while a request is in progress
 DEAF = frozenset(("linger", "closing", "last"))
 PATIENCE = {"wait": "idle_timeout", "head": "header_timeout", "linger": "linger", "closing": "linger"}
-TURNS = 32  # pipelined requests answered in one go before other connections get their turn
+TURN = 0.002  # seconds of pipelined requests answered in one go before other connections get their turn
 
 
 class Connection(asyncio.Protocol):
@@ -138,10 +139,11 @@ class Connection(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            for _ in range(TURNS):
-                if not self._step():
+            began = perf_counter()
+            while self._step():
+                if perf_counter() - began > TURN:
+                    self.server.loop.call_soon(self._advance)
                     return
-            self.server.loop.call_soon(self._advance)  # fair to the others
         except FirewallError as error:
             self._refuse(error)
         except Exception as error:  # the app broke: closed, and no text of the exception anywhere
@@ -267,7 +269,7 @@ class Connection(asyncio.Protocol):
         if not self.reading and waiting <= server.limits.read_ahead:
             self._reading(True)
         if waiting and not self._advancing:
-            self._advance()
+            server.loop.call_soon(self._advance)  # not before who ended this has done with it
 
     def _release(self) -> None:
         """Let go of the reply; its callbacks hold the app's objects, which hold the reply."""
