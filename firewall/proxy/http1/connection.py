@@ -245,9 +245,8 @@ class Connection(asyncio.Protocol):
 
     def finished(self, last: bytes = b"") -> None:
         """The reply ended legally, perhaps with these bytes: on to the next request, or close."""
-        if last and not self._out:
-            if not self.transport.is_closing():  # see `flush`
-                self.transport.write(last)
+        if last and not self._out and not self.transport.is_closing():  # see `flush`
+            self.transport.write(last)
         else:
             if last:
                 self._out.append(last)
@@ -259,8 +258,7 @@ class Connection(asyncio.Protocol):
             delivery.owe(self)
         else:
             server.in_flight -= 1
-            if self.held:
-                self._uncount()
+            server.held, self.held = server.held - self.held, 0
         if not self.keep or server.draining:
             self._linger() if self.reader.buf or self.state == "last" else self._close()
             return
