@@ -137,7 +137,8 @@ class App:
         if house.records.broken:
             house.records.check()
         policies = house.policies
-        asked = self._admit(document(request.body, coding, house.body), matched, exchange)
+        sent = plain(request.body, coding, house.body)
+        asked = self._admit(document(sent, None, house.body), matched, exchange)
         case = Case("input", policies.side("input"), asked.messages, (), True, exchange.tenant, exchange.boundary)
         if route.local is not None:
             await asyncio.sleep(0)
@@ -170,7 +171,7 @@ class App:
             body = route.wire.blocked(decision.message or BLOCKED, decision.rules, exchange.id)
             self._answer(reply, exchange, 400, body, "blocked")
             return False
-        self._forward(request, matched, asked, policies, body or plain(request.body, coding, house.body), exchange, reply)
+        self._forward(request, matched, asked, policies, body or sent, exchange, reply)
         return True
 
     def _forward(self, request: Request, matched: routes.Match, asked: Asked, policies: PolicySet, body: bytes,
@@ -299,25 +300,21 @@ class App:
     def _match(self, request: Request) -> routes.Match | None:
         return routes.match(request.method, request.path, request.query)
 
-    def _began(self, request: Request, matched: routes.Match) -> Exchange:
+    def _began(self, request: Request | None, matched: routes.Match | None) -> Exchange:
         metrics.IN_FLIGHT.inc()
-        route = matched.route
-        exchange = Exchange(route.name, (route.local or route.wire).name, self._tenant(request), self.house.policies.digest,
-                            self.house.guard.fingerprint)
-        if matched.model:
+        route, house = matched.route if matched is not None else None, self.house
+        name, wire = (route.name, (route.local or route.wire).name) if route is not None else ("other", "none")
+        exchange = Exchange(name, wire, self._tenant(request) if request is not None else "", house.policies.digest,
+                            house.guard.fingerprint)
+        if matched is not None and matched.model:
             exchange.named(matched.model)
         return exchange
 
     def _refuse(self, request: Request | None, error: FirewallError) -> Refusal:
         """A refusal before the body, or of a malformed request."""
         matched = self._match(request) if request is not None else None
-        if request is None or matched is None:
-            wire = routes.dialect(request.path if request else "")
-            exchange = Exchange("other", "none", self._tenant(request) if request else "", self.house.policies.digest,
-                                self.house.guard.fingerprint)
-            metrics.IN_FLIGHT.inc()
-        else:
-            wire, exchange = matched.route.wire, self._began(request, matched)
+        exchange = self._began(request, matched)
+        wire = matched.route.wire if matched is not None else routes.dialect(request.path if request is not None else "")
         exchange.error, exchange.ending, exchange.status = error, "refused", error.status
         self.settle(exchange)
         return Refusal(error.status, headers.refusal(exchange, error), wire.error(error, exchange.id))

@@ -197,9 +197,7 @@ class Chat:
         found = usual.choice(document)
         if found is None or ("n" in self.asked.document and self.expected() > 1):
             return None
-        created = document.get("created")
-        self.after = quick_seen((document.get("id") or "", document.get("model") or "",
-                                 created if type(created) is int else 0, (), (0,), True))
+        self.after = quick_seen((document.get("id") or "", document.get("model") or "", _created(document), (), (0,), True))
         self.last = self.complete = True
         return found
 

@@ -17,7 +17,7 @@ from firewall.wire.vocabulary import KEYS
 _MESSAGE = anthropic_words.PLACE["message"]
 INERT_MESSAGE = frozenset(("id", "type", "role", "model", "stop_reason"))
 _USAGE: Tree = {}       # where OpenAI's has inert strings
-# Inert field -> its value in the last answer: most say the same.
+# See `_alone`; most answers say the same.
 _LAST: dict[str, str] = {}
 _LAST_MESSAGE: dict[str, str] = {}
 # Answers that were read, without what differs from one to the next: an answer and its block, or its choice and its message.
@@ -58,21 +58,7 @@ def _keep(rest: tuple[dict[str, Any], ...]) -> None:
 
 def _choice(document: dict[str, Any]) -> list[Leaf] | None:
     """The same, field by field."""
-    said = None
-    for key, value in document.items():
-        kind = type(value)
-        if kind is str:
-            if _LAST.get(key) != value:
-                if key not in INERT_TOP or not passes(PLACE[key], value):
-                    return None
-                _LAST[key] = value
-        elif kind in SCALARS:
-            if key not in KEYS or (key in INERT_TOP and value is not None):
-                return None
-        elif key == "choices" and kind is list and len(value) == 1:
-            said = value[0]
-        elif key != "usage" or not silent(value, _USAGE):
-            return None
+    said = _alone(document, "choices", INERT_TOP, PLACE, _LAST, _USAGE)
     if type(said) is not dict or type(said.get("index")) is not int or said["index"]:
         return None
     message = None
@@ -120,21 +106,7 @@ def message(document: dict[str, Any]) -> list[Leaf] | None:
 
 def _message(document: dict[str, Any]) -> list[Leaf] | None:
     """The same, field by field."""
-    said = None
-    for key, value in document.items():
-        kind = type(value)
-        if kind is str:
-            if _LAST_MESSAGE.get(key) != value:
-                if key not in INERT_MESSAGE or not passes(_MESSAGE[key], value):
-                    return None
-                _LAST_MESSAGE[key] = value
-        elif kind in SCALARS:
-            if key not in KEYS or (key in INERT_MESSAGE and value is not None):
-                return None
-        elif key == "content" and kind is list and len(value) == 1:
-            said = value[0]
-        elif key != "usage" or not silent(value, _MESSAGE["usage"]):
-            return None
+    said = _alone(document, "content", INERT_MESSAGE, _MESSAGE, _LAST_MESSAGE, _MESSAGE["usage"])
     if type(said) is not dict or document.get("type") != "message":
         return None
     text = None
@@ -144,6 +116,28 @@ def _message(document: dict[str, Any]) -> list[Leaf] | None:
         elif not (key == "type" and value == "text") and not (key in KEYS and (type(value) in SCALARS or value == "")):
             return None
     return [text] if text is not None else []
+
+
+def _alone(document: dict[str, Any], name: str, inert: frozenset[str], place: Tree, last: dict[str, str],
+           usage: Tree) -> Any:
+    """The one item of the list `name`, where all beside it is inert at a glance; else None. `last`: inert field -> its
+    value in the last answer."""
+    said = None
+    for key, value in document.items():
+        kind = type(value)
+        if kind is str:
+            if last.get(key) != value:
+                if key not in inert or not passes(place[key], value):
+                    return None
+                last[key] = value
+        elif kind in SCALARS:
+            if key not in KEYS or (key in inert and value is not None):
+                return None
+        elif key == name and kind is list and len(value) == 1:
+            said = value[0]
+        elif key != "usage" or not silent(value, usage):
+            return None
+    return said
 
 
 def silent(value: Any, place: Tree) -> bool:

@@ -20,6 +20,7 @@ METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OP
 FORBIDDEN = frozenset((b"CONNECT", b"TRACE", b"TRACK"))
 SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"expect",
                     b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"upgrade"))
+EMPTY = (204, 304)                    # statuses whose answers have no body, in both directions
 
 NAMES: dict[bytes, bytes] = {}        # header name as sent -> checked and lower-case
 LINES: dict[bytes, tuple[str, bytes, str, bytes, str]] = {}  # request line without query -> what it says

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from .grammar import EMPTY
+
 if TYPE_CHECKING:
     from .connection import Connection
 
 LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 CLOSE = b"connection: close\r\n"
 KEEP = b"connection: keep-alive\r\n"   # only said to HTTP/1.0
-EMPTY = (204, 304)
 
 
 def status_line(status: int) -> bytes:

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 import httptools
 
 from ...errors import FirewallError
+from .grammar import EMPTY
 from .limits import UpstreamLimits
 from .repeat import DIGITS, LENGTH, LONGEST, around
 
 Header = tuple[bytes, bytes]
 
-EMPTY = (204, 304)  # statuses whose answers have no body
 STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?")
 _names: dict[bytes, bytes] = {}                # header name as sent -> lower-case
 _statuses: dict[bytes, tuple[str, int]] = {}   # status line -> version, status
