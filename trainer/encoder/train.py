@@ -117,7 +117,11 @@ def corpus(recipe: dict[str, Any]) -> tuple[list[Item], list[Item], list[Item], 
 
 
 def train(recipe: dict[str, Any], resume: bool = True) -> Path:
-    """Trains for the recipe's `minutes`, or `steps` where given; returns the last checkpoint, resumed if it exists."""
+    """Trains for the recipe's `minutes`, or `steps` where given; returns the last checkpoint, resumed if it exists.
+
+    A new run starts at the base model, or at the weights of the checkpoint `begin`, with a new optimizer and schedule.
+    Raises ValueError for a checkpoint of another shape.
+    """
     torch.set_num_threads(int(recipe.get("threads", 1)))
     torch.manual_seed(recipe["seed"])
     rng = random.Random(recipe["seed"])
@@ -142,6 +146,12 @@ def train(recipe: dict[str, Any], resume: bool = True) -> Path:
         optimizer.load_state_dict(saved["optimizer"])
         state = saved["state"]
         rng.seed(f"{recipe['seed']}/{state['step']}")
+    elif begin := opt.get("begin"):
+        saved = torch.load(begin, weights_only=True)
+        if _shapes(saved) != _shapes({"net": net.state_dict()}):
+            raise ValueError(f"{begin}: not the network of this recipe")
+        net.load_state_dict(saved["net"])
+        state["before"] = saved["state"]["contents"] + saved["state"].get("before", 0)
     _say(out, event="start", items=len(items), held=len(held), slots=len(rules.pairs), **state)
     rules.refresh()
     _say(out, event="rules", slots=len(rules.pairs), **held_out(net, rules, held[:1200]))
@@ -207,7 +217,7 @@ def merge(out: Path, others: list[Path]) -> Path:
     runs = [torch.load(p, weights_only=True) for p in (last, *others)]
     first = runs[0]["net"]
     for path, run in zip(others, runs[1:], strict=True):
-        if {k: v.shape for k, v in run["net"].items()} != {k: v.shape for k, v in first.items()}:
+        if _shapes(run) != _shapes(runs[0]):
             raise ValueError(f"{path}: not the same network as {last}")
     os.replace(last, out / "alone.pt")
     net = {k: torch.stack([run["net"][k].float() for run in runs]).mean(0).to(v.dtype) for k, v in first.items()}
@@ -215,6 +225,10 @@ def merge(out: Path, others: list[Path]) -> Path:
     torch.save({"net": net, "optimizer": runs[0]["optimizer"], "state": state}, f"{last}.tmp")
     os.replace(f"{last}.tmp", last)
     return last
+
+
+def _shapes(run: dict[str, Any]) -> dict[str, torch.Size]:
+    return {k: v.shape for k, v in run["net"].items()}
 
 
 def _say(out: Path, **row: Any) -> None:

@@ -182,3 +182,17 @@ def test_merged_runs_are_the_mean_of_their_weights(recipe: dict[str, Any], tmp_p
     assert not torch.equal(nets[0][key], nets[1][key])
     assert torch.allclose(got["net"][key], (nets[0][key] + nets[1][key]) / 2)
     assert got["state"]["runs"] == 2 and (one.parent / "alone.pt").exists()
+
+
+def test_a_further_round_begins_with_the_weights_of_the_one_before(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["train"]["steps"] = 4
+    one = train(recipe)
+    more = {**recipe["train"], "begin": str(one), "lr": 0.0, "head_lr": 0.0}
+    two = train(recipe | {"out": str(tmp_path / "two"), "train": more})
+    first, second = (torch.load(p, weights_only=True) for p in (one, two))
+    assert all(torch.equal(first["net"][k], second["net"][k]) for k in first["net"])
+    assert second["state"]["step"] == 4 and second["state"]["before"] == first["state"]["contents"]
+    torch.save({"net": {"a": torch.zeros(1)}, "state": {}}, tmp_path / "narrow.pt")
+    more["begin"] = str(tmp_path / "narrow.pt")
+    with pytest.raises(ValueError, match=r"narrow.pt: not the network of this recipe"):
+        train(recipe | {"out": str(tmp_path / "three"), "train": more})
