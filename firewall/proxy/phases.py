@@ -187,6 +187,7 @@ class App:
         lines = headers.forward(_credentials(request), upstream.key, bool(house.client_keys))
         exchange.unverified = upstream.unverified
         relay.call = upstream.pool.send(request.method.encode(), upstream.base.target(matched.target), lines, body, relay)
+        request.body = b""      # the call has it until upstream answers: a long prompt does not stay for a long answer
         self.relays.add(relay)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._period, self._sweep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from firewall.guards.scripted import ScriptedGuard
+from firewall.proxy.http1.request import Request
 from firewall.proxy.records import verify
 from tests.story.oracles import CHAT, MESSAGES, Line, asks, audited, body_of, clean, post, raw, settled, status
 from tests.story.upstream import CLOSE, END, HEAD, Upstream, chat, chat_events, chunk, message_events, stream, whole
@@ -136,6 +138,21 @@ async def test_k05_a_client_that_stops_reading_holds_little(story):
         await settled(s, 1)
         audited(s, "gone")
         assert not s.firewall.app.relays
+
+
+async def test_a_long_prompt_is_held_once_while_its_answer_streams(story):
+    """As the words that are judged beside the answer; the bytes that were sent are let go when upstream answers."""
+    words = "a long prompt of its own, " * 40_000
+    async with story([HEAD, *map(chunk, chat_events("one ", "two")[:3]), 30.0]) as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.firewall.server.port)
+        writer.write(post(asks(words, stream=True)))
+        await reader.readuntil(b"one ")
+        [relay] = s.firewall.app.relays
+        [request] = [o for o in gc.get_objects() if isinstance(o, Request) and o.matched is not None]
+        assert request.body == b"" and relay.call is not None and relay.call.pieces == ()
+        writer.transport.abort()
+        await settled(s, 1)
+        audited(s, "gone")
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
