@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     """
     card = json.loads((assets / "card.json").read_text("utf-8"))
     engine = Engine(assets)
+    with ThreadPoolExecutor(int(recipe.get("threads", 1))) as threads:      # onnxruntime releases the GIL
+        return _calibrate(recipe, assets, card, engine, threads)
+
+
+def _calibrate(recipe: dict[str, Any], assets: Path, card: dict[str, Any], engine: Engine, threads: ThreadPoolExecutor
+               ) -> dict[str, Any]:
     _, held, benign, book = corpus(recipe)
     more = shared(Path(recipe["shared"]), dict.fromkeys(NATURAL, 1_000_000), book, recipe["seed"])
     natural = benign + [i for i in more if i.clean and i.held(recipe["data"]["held_out"])]
@@ -55,10 +62,10 @@ def calibrate(recipe: dict[str, Any], assets: Path = ASSETS) -> dict[str, Any]:
     plan = compile(shipped.policies, engine.code, FLAT)
     own = [i for i in held if i.source.startswith("own/")]
     others = [i for i in held if not i.source.startswith("own/")]
-    slope, shift, general = _general(engine, others, book)
+    slope, shift, general = _general(engine, others, book, threads)
 
-    scored = {way: _matrix(engine, [i for i in natural if i.way == way], plan) for way in (0, 1)}
-    pairs = [(i, _best(engine, i, plan)) for i in own]
+    scored = {way: _matrix(engine, [i for i in natural if i.way == way], plan, threads) for way in (0, 1)}
+    pairs = [*zip(own, _matrix(engine, own, plan, threads), strict=True)]
     owner = [shipped.owner[r].id for r in plan.rules]
     names = list(book.shipped)
     enabled = np.array([n in book.enabled for n in names])
@@ -113,8 +120,8 @@ def _best(engine: Engine, item: Item, plan: Plan) -> NDArray[np.float32]:
     return np.max([engine.logits(text, about, item.way, plan) for text, about in item.texts], axis=0)
 
 
-def _matrix(engine: Engine, items: list[Item], plan: Plan) -> NDArray[np.float32]:
-    rows = [_best(engine, i, plan) for i in items]
+def _matrix(engine: Engine, items: list[Item], plan: Plan, threads: ThreadPoolExecutor) -> NDArray[np.float32]:
+    rows = [*threads.map(lambda item: _best(engine, item, plan), items)]
     return np.stack(rows) if rows else np.zeros((0, len(plan.rules)), np.float32)
 
 
@@ -162,15 +169,17 @@ def _moments(pairs: list[tuple[Item, NDArray[np.float32]]], owner: list[str], na
     return moments
 
 
-def _general(engine: Engine, items: list[Item], book: Book) -> tuple[float, float, dict[str, Any]]:
+def _general(engine: Engine, items: list[Item], book: Book, threads: ThreadPoolExecutor
+             ) -> tuple[float, float, dict[str, Any]]:
     """Slope and shift for any policy, and AUROC by source (int8)."""
+    asked = [(item, ask) for item in items for ask in item.asks if ask.label >= 0 and ask.policy not in book.shipped]
+
+    def highest(item: Item, policy: str) -> float:
+        return float(_best(engine, item, _adhoc(policy, book, engine.code)).max())
+
     groups: dict[str, list[tuple[float, int]]] = {}
-    for item in items:
-        for ask in item.asks:
-            if ask.label < 0 or ask.policy in book.shipped:
-                continue
-            plan = _adhoc(ask.policy, book, engine.code)
-            groups.setdefault(item.source, []).append((float(_best(engine, item, plan).max()), ask.label))
+    for (item, ask), best in zip(asked, threads.map(lambda one: highest(one[0], one[1].policy), asked), strict=True):
+        groups.setdefault(item.source, []).append((best, ask.label))
     z = np.array([v for g in groups.values() for v, _ in g])
     y = np.array([v for g in groups.values() for _, v in g])
     slope, _ = platt(z, y)
