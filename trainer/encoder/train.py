@@ -151,7 +151,6 @@ def train(recipe: dict[str, Any], resume: bool = True) -> Path:
         if _shapes(saved) != _shapes({"net": net.state_dict()}):
             raise ValueError(f"{begin}: not the network of this recipe")
         net.load_state_dict(saved["net"])
-        state["before"] = saved["state"]["contents"] + saved["state"].get("before", 0)
     _say(out, event="start", items=len(items), held=len(held), slots=len(rules.pairs), **state)
     rules.refresh()
     _say(out, event="rules", slots=len(rules.pairs), **held_out(net, rules, held[:1200]))
