@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from firewall import __version__
 from firewall.errors import FirewallError, Mistakes
 from firewall.process import open_streams, refused
 
+COMMANDS = ("serve", "demo", "check", "policies", "explain", "init", "records")
 TEACH = """
 examples:
   python -m firewall --upstream https://api.openai.com       serve on 127.0.0.1:8080
@@ -112,8 +114,23 @@ def serve(args: argparse.Namespace, closed: Sequence[int] = ()) -> int:
     return Supervisor(config).run() if config.server.workers > 1 else serve_one(config)
 
 
+def _stranger(words: Sequence[str]) -> str:
+    """The first flag before the command that is none, and the nearest one: argparse would take its value for the command."""
+    from firewall.lines import near
+    known = ["--help", "--version"]
+    known += [name for flags in _flags(None) for action in flags._actions for name in action.option_strings]
+    for word in itertools.takewhile(lambda word: word not in COMMANDS, words):
+        name = word.partition("=")[0]
+        if name.startswith("--") and not any(k.startswith(name) for k in known):
+            return name + near(name, known)
+    return ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     closed = open_streams()
+    if stranger := _stranger(sys.argv[1:] if argv is None else argv):
+        print(f"firewall: unknown flag {stranger}", file=sys.stderr)
+        return 2
     args = parser().parse_args(argv)
     try:
         if args.command in (None, "serve"):

@@ -177,6 +177,10 @@ async def test(config: Config, ids: list[str], out: Path | None) -> int:
             wrong.append(f"--json {out}: cannot be written ({e.strerror})")
     if wrong:
         raise Mistakes(wrong)
+    stems = {path.stem for path in files(config.policy_folder)}
+    if stray := [path.name for path in sorted(config.policy_folder.glob("*.cases.jsonl"))
+                 if path.name.removesuffix(".cases.jsonl") not in stems]:
+        print(f"beside no policy, so not tested: {', '.join(stray)}", file=sys.stderr)
     if bare := [p.id for p, cases in sets if not cases]:
         print(f"without cases, so not tested: {', '.join(bare)}", file=sys.stderr)
     sets = [(p, cases) for p, cases in sets if cases]
@@ -266,6 +270,8 @@ def _cases(path: Path, policy: Policy) -> list[Example]:
             continue
         try:
             row = json.loads(line)
+            if not isinstance(row, dict) or (lacks := {"direction", "text", "expect"} - row.keys()):
+                raise ValueError(f"it lacks {', '.join(sorted(lacks))}" if isinstance(row, dict) else "one object a line")
             text, prompt, expect = row["text"], row.get("prompt") or "", row["expect"]
             if not (isinstance(text, str) and isinstance(prompt, str) and isinstance(expect, list)):
                 raise TypeError("text and prompt are texts, expect is a list of rule ids")

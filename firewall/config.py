@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from firewall.errors import Mistakes
 from firewall.lines import SHIPPED, near, number
@@ -27,6 +28,8 @@ KINDS = ("embedded", "vllm", "transformers", "remote:URL", "webhook:URL", "scrip
 REASONING = ("vllm", "transformers", "remote:URL")
 ASKS = {"model": REASONING, "dialect": REASONING, "depth": REASONING, "engine": ("vllm",)}      # of [guard]: who heeds it
 PATHS = ("folder", "file", "certificate", "private_key", "ca_file")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LEAST = 33_554_432          # bytes: half of what an idle worker takes without a model
 NOT_ZERO = {                # zero is no "off" for these: it would stop, spin or refuse everything
     "server.workers", "upstream.connect_timeout", "upstream.head_timeout", "upstream.idle_timeout", "policies.reload",
     "guard.deadline", "guard.concurrency", "guard.threads", "stream.whole", "stream.event", "stream.content_idle",
@@ -89,7 +92,7 @@ class Stream:
     release: str = "rolling"
     hold: int = 262_144
     whole: int = 16_777_216
-    event: int = 1_048_576
+    event: int = 16_777_216
     content_idle: float = 120.0
     total: float = 3600.0
     pad: bool = False
@@ -340,7 +343,22 @@ def _consistent(config: Config) -> list[str]:
         out.append("server: certificate and private-key go together")
     if s.listen == s.admin and not s.listen.endswith(":0"):
         out.append("server: listen and admin must differ")
-    return out
+    out += [f"{name}: {u.url} is where this firewall listens: it would ask itself" for name, u in
+            (("upstream.url", config.upstream), *((f"upstream.{k}.url", u) for k, u in config.upstreams.items()))
+            if u.url and _itself(u.url, s.listen)]
+    if 0 < config.limits.memory < LEAST:
+        out.append(f"limits.memory: is in bytes; no worker serves with less than {LEAST}")
+    return list(dict.fromkeys(out))
+
+
+def _itself(url: str, listen: str) -> bool:
+    """Whether an upstream is the own listener, by name: each request would come back until all connections are taken."""
+    try:
+        (host, port), parts = address(listen), urlsplit(url)
+        there, at = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:          # said elsewhere
+        return False
+    return at == port and (there == host or (there in LOOPBACK and host in (*LOOPBACK, "0.0.0.0", "::")))
 
 
 def _unheeded(guard: Guard, text: str, where: str, settings: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+FAMILIES = ("openai", "anthropic", "gemini", "ollama")
 SHIPPED = Path(__file__).parent / "shipped"
 _HEADER = re.compile(r"\s*\[+([^\[\]=]+)\]+\s*(?:#.*)?$")
 _SPACE = re.compile(r"[\s\"']+")
@@ -29,6 +30,8 @@ def number(text: str, key: str, section: str) -> int:
 
 def explain(key: str) -> str:
     """The comment lines and default of a key (`guard.deadline` or `deadline`). Raises KeyError with near keys."""
+    if (words := key.split("."))[0] == "upstream" and len(words) == 3 and words[1] in FAMILIES:
+        key = f"upstream.{words[2]}"        # `upstream.anthropic.url` is as `upstream.url`
     found: list[str] = []
     reason: list[str] = []
     keys: list[str] = []

@@ -53,14 +53,20 @@ _IS = (r"(?:but |and )?(?:what['’]s|(?:the following|these|this|it|what)(?: \w
        r"|the following) ")
 _SAYS = re.compile(             # `Allowed: words`, `**Exceptions for staff** words`, `The following is allowed:`
     rf"[*_\[]*(?:{_IS})?"
-    r"((?:(?:also|always|still|never|no|not|do|don['’]?t|please)(?: an?| be| not(?: be)?)? )?[^\W\d_]+(?:['’](?:ts?|s))?)"
+    r"((?:(?:also|always|still|never|no|not|do|don['’]?t|please|nicht|nie|keine?|pas|não|non)"
+    r"(?: an?| be| not(?: be)?)? )?[^\W\d_]+(?:['’](?:ts?|s))?)"
     r"( (?:for|to|in|at|on|with|when|where|if|unless|only|under|by|are|is)(?: [\w'’-]+){0,4})?"
-    rf"(?:({_NOUN})[*_\]]*[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
+    rf"(?:({_NOUN})[*_\]]* ?[:：]|(?(2)(?:[*_\]]*$|(?:\*\*|__|\])\s)|(?!)))", re.I)
 _STOP = (r"(?:block|den(?:y|ied)|refus|flag|stop|reject|ban|forbid|prohibit|filter|censor|redact|escalat|moderat|violat)\w*"
          r"|harmful|unsafe|bad")
 _NOT = r"(?:not|never|don['’]?t)"
 _MEANT = tuple((re.compile(rf"\b(?:{words})\b"), section) for words, section in (
-    (r"(?<!no )exception\w*|except|exempt\w*", "exceptions"), (r"(?<!for )examples?", "examples"),
+    (r"(?<!no )exception\w*|except|exempt\w*|ausnahmen?|excepci[oó]n(?:es)?|exce[cç](?:ão|ões)|eccezion[ei]", "exceptions"),
+    (r"(?<!for )examples?|beispiele?|ejemplos?|exemples?|exemplos?|esemp[io]", "examples"),
+    (r"(?:nicht|pas|não|non) (?:verboten|untersagt|unzulässig|interdit\w*|proib\w*|vietat\w*)", "allowed"),
+    (r"(?:nicht|nie|kein\w*|pas|jamais|no|não|non) (?:\w+ )?(?:erlaubt|gestattet|zulässig|permis\w*|autoris\w*|permit\w*"
+     r"|consent\w*)|verboten\w*|untersagt|unzulässig|interdit\w*|prohib\w*|proib\w*|vietat\w*|défendu", "violates"),
+    (r"erlaubt\w*|gestattet|zulässig|permis|autorisée?s?|permitid[oa]s?|se permite|permess[oi]|consentit[oi]", "allowed"),
     (rf"no violations?|{_NOT} (?:(?:an?|to|be) )*(?:{_STOP})", "allowed"),
     (rf"{_NOT} (?:be )?(?:an? )?(?:allow|permit|accept|okay|ok|fine|safe|good)\w*|never|cannot|forbidden|prohibited"
      r"|disallowed|banned|violat\w+|unacceptable", "violates"), (r"allowed|permitted|acceptable", "allowed")))
@@ -212,7 +218,7 @@ class _Page:
             self.titled = True
         else:
             near = [s for s in SECTIONS if s.startswith(name)] or [_meant(name)]
-            near = near if near[0] else difflib.get_close_matches(name, SECTIONS, 1, 0.5)
+            near = near if near[0] else difflib.get_close_matches(name, SECTIONS, 1, 0.7)
             self.wrong.append((number, f"heading {name!r}: did you mean {near[0]!r}?" if near else
                                f"heading {name!r} is no section; the sections are {', '.join(SECTIONS)}: rename it, write "
                                f"`### {name}` inside one of them, or put its words above the first"))

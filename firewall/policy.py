@@ -157,11 +157,15 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = (), 
     enable, disable = tuple(enable), tuple(disable)
     for path in files(folder):
         try:
+            if path.exists() and not path.is_file():        # opening a pipe waits for its writer, for ever
+                raise Mistakes([f"{path}:1: is no file; remove it, or write the policy as a file"])
             policy = parse(path.read_text("utf-8"), path.stem, str(path))
         except Mistakes as e:
             wrong += e.lines
-        except (OSError, UnicodeDecodeError) as e:
-            wrong.append(f"{path}:1: cannot be read as UTF-8 text ({type(e).__name__})")
+        except OSError as e:
+            wrong.append(f"{path}:1: cannot be read ({e.strerror})")
+        except UnicodeDecodeError:
+            wrong.append(f"{path}:1: cannot be read as UTF-8 text; save it as UTF-8")
         else:
             if policy.id in found:
                 wrong.append(f"{path}:1: id {policy.id!r} is taken by another file")

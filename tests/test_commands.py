@@ -49,7 +49,8 @@ def test_a_title_is_no_markup_and_a_pipe_is_as_wide_as_it_is(tmp_path: Path, cap
     ({**GOOD, "prompt": ["x"]}, "not a case"), ({**BAD, "expect": "fruit/1"}, "expect is a list of rule ids"),
     ({**BAD, "expect": [["fruit/1"]]}, "unknown rule ['fruit/1']"), ({**BAD, "direction": []}, "direction must be"),
     (b"\xff\xfe", "cannot be read as UTF-8 text"), (b"5", "not a case"), (b'"x"', "not a case"),
-    (b"[" * 100_000, "not a case (RecursionError"),
+    (b"[" * 100_000, "not a case (RecursionError"), (b'{"direction": "input", "expect": []}', "it lacks text"),
+    (b"[1]", "one object a line"),
     (b'{"direction": "input", "text": "\\ud800", "expect": []}', "not a case (UnicodeEncodeError")])
 @pytest.mark.parametrize("what", ["list", "test"])
 def test_a_broken_case_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, case: Any,
@@ -95,8 +96,10 @@ def test_nothing_to_test_is_no_success(tmp_path: Path, scripted: ScriptedGuard, 
 def test_policies_without_cases_are_named(tmp_path: Path, scripted: ScriptedGuard,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     write(write(tmp_path, BAD, GOOD), name="pears")
+    (tmp_path / "pear.cases.jsonl").write_text(json.dumps(BAD))
     assert run(tmp_path, "test") == 0
     said = capsys.readouterr()
+    assert "beside no policy, so not tested: pear.cases.jsonl\n" in said.err
     assert "without cases, so not tested: pears" in said.err and "pears" not in said.out
     assert run(tmp_path / "none", "test") == 2 and "none: no such folder" in capsys.readouterr().err
 

@@ -260,3 +260,23 @@ def test_a_line_is_found_however_it_is_written(tmp_path, head):
         config.load(write(tmp_path, f'[server]\nworkers = 1\n{head}\n  "deadline" = -1\n'), {})
     with pytest.raises(Mistakes, match=":2: guard.deadline: must not"):
         config.load(write(tmp_path, "server.workers = 1\nguard . deadline = -1\n"), {})
+
+
+@pytest.mark.parametrize(("listen", "url", "own"), [
+    ("127.0.0.1:8080", "http://127.0.0.1:8080", True), ("127.0.0.1:8080", "http://localhost:8080/v1", True),
+    ("0.0.0.0:8080", "http://[::1]:8080", True), ("[::1]:80", "http://localhost", True), ("proxy:443", "https://proxy", True),
+    ("127.0.0.1:8080", "http://127.0.0.1:8081", False), ("127.0.0.1:8080", "https://api.openai.com:8080", False),
+    ("127.0.0.1:8080", "http://127.0.0.1:x", False)])
+def test_an_upstream_that_is_the_firewall_itself_is_a_mistake(tmp_path, listen, url, own):
+    flags = {"server.listen": listen, "upstream.url": url}
+    if own:
+        with pytest.raises(Mistakes, match=r"^upstream.url: .* where this firewall listens"):
+            config.load(write(tmp_path, ""), {}, flags)
+    else:
+        config.load(write(tmp_path, ""), {}, flags)
+
+
+def test_a_memory_limit_in_other_units_is_a_mistake(tmp_path):
+    with pytest.raises(Mistakes, match=r"^limits.memory: is in bytes"):
+        config.load(write(tmp_path, "[limits]\nmemory = 2048\n"), {})
+    assert config.load(write(tmp_path, "[limits]\nmemory = 2_147_483_648\n"), {}).limits.memory == 1 << 31

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from firewall.__main__ import main, parser, settings
+from firewall.__main__ import COMMANDS, main, parser, settings
 
 
 @pytest.mark.parametrize("argv", [["--policies", "p", "--guard", "scripted", "serve", "--upstream", "http://u"],
@@ -138,3 +138,12 @@ def test_what_the_system_refuses_is_a_line(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == "firewall: No usable temporary directory found\n"
     monkeypatch.setattr("shutil.copytree", full)
     assert main(["init", str(tmp_path / "new")]) == 2
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    (["--upsteam", "https://api.openai.com"], "unknown flag --upsteam; did you mean '--upstream'?"),
+    (["--polices=x", "check", "a"], "unknown flag --polices; did you mean '--policies'?")])
+def test_a_mistyped_flag_is_named_and_not_its_value(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2 and said in capsys.readouterr().err
+    told = parser().format_help().partition("COMMAND\n")[2]
+    assert [*COMMANDS] == [line.split()[0] for line in told.splitlines() if line[:5].strip() and line.startswith("    ")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from time import perf_counter
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from firewall.errors import Mistakes
 from firewall.page import read
-from firewall.policy import parse
+from firewall.policy import load, parse
 
 SIGNS = [("A) ", "B) "), ("\u0430) ", "\u0431) "), ("(A) ", "(B) "), ("i) ", "ii) "), ("1.1. ", "1.2. "), ("1.1) ", "1.2) "),
          ("1\u3001", "2\u3001"), ("\u4e00\u3001", "\u4e8c\u3001"), ("1\uff09", "2\uff09"),
@@ -222,3 +223,22 @@ def test_what_is_allowed_in_a_file_without_sections_is_no_rule(text, said):
     with pytest.raises(Mistakes) as e:
         parse(text, "w", "w.md")
     assert len(e.value.lines) == 1 and e.value.lines[0].startswith(said)
+
+
+@pytest.mark.parametrize("words", ["Erlaubt:", "Erlaubt ist:", "**Ausnahmen**", "### Excepciones", "### Permitido", "Autorisé :",
+                                   "Beispiele:", "Se permite:", "Nicht verboten:"])
+def test_what_allows_in_another_language_is_no_rule(words):
+    with pytest.raises(Mistakes, match=r"^w\.md:\d+: "):
+        parse(f"# Preise\n\n## Violates\n- one\n\n{words}\n- two\n", "w", "w.md")
+
+
+@pytest.mark.parametrize("heading", ["Notes", "Owner", "Response", "Versions", "Details", "Related"])
+def test_a_heading_that_is_like_no_section_gets_no_wrong_hint(heading):
+    with pytest.raises(Mistakes, match="is no section; the sections are"):
+        parse(f"# W\n\n## Violates\n- one\n\n## {heading}\nOwned by sales.\n", "w", "w.md")
+
+
+def test_a_pipe_among_the_policies_waits_for_nobody(tmp_path):
+    os.mkfifo(tmp_path / "x.md")
+    with pytest.raises(Mistakes, match="x.md:1: is no file"):
+        load(tmp_path)

@@ -75,7 +75,7 @@ class House:
                 wrong.append(f"upstream.url ({family}): {getattr(e, 'detail', e)}")
         if wrong:
             raise Mistakes(sorted(set(wrong)))
-        self.draining = ""
+        self.draining = self.short = ""     # of memory
 
     @property
     def policies(self) -> PolicySet:
@@ -93,7 +93,7 @@ class House:
     def ready(self) -> str:
         """Empty when traffic can be served, else why not. It can without a guard where every policy says so."""
         guard = "" if all(p.open for p in self.policies) else self.guard.ready()
-        return self.draining or guard or (f"records: {self.records.broken}" if self.records.broken else "")
+        return self.draining or guard or (f"records: {self.records.broken}" if self.records.broken else "") or self.short
 
     def gauge(self) -> None:
         """Sets this worker's gauges: each says it for itself, for another one may answer the scrape."""

@@ -160,8 +160,9 @@ class Firewall:
             metrics.LAG.set(max(seen))
             if at % 4 == 0:
                 self.house.mend()
-            self.house.gauge()
             self.pressure.look()
+            self.house.short = "short of memory: new requests are refused" if self.server.shedding else ""
+            self.house.gauge()
 
 
 async def run(config: Config, guard: Guard | None = None, *, worker: int = 0, sock: socket.socket | None = None,

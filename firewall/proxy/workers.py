@@ -128,6 +128,7 @@ class Supervisor:
             now = time.monotonic()
             for number, process in self.workers.items():
                 if not process.is_alive() and number not in self.again:
+                    structlog.get_logger().error("worker_died", worker=number, exit=process.exitcode)
                     self._forget(process)
                     self.deaths = [t for t in self.deaths if now - t < 10] + [now]
                     self.again[number] = now + 0.2 * len(self.deaths)

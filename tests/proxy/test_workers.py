@@ -231,5 +231,5 @@ def test_a_death_while_another_worker_loads_is_seen(tmp_path: Path) -> None:
     it.until(lambda: len(it.starts(1)) == 3)
     assert len(it.starts(0)) == 2
     it.process.terminate()
-    it.process.communicate(timeout=20)
+    assert '"exit":-9,"event":"worker_died"' in it.process.communicate(timeout=20)[1].replace(" ", "")
     assert it.process.returncode == 0

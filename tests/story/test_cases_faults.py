@@ -108,6 +108,8 @@ async def test_r13_short_of_memory_new_requests_are_refused_unread(story, path):
         used = 0.93                                             # not yet: it would only swing
         s.firewall.pressure.look()
         assert s.firewall.server.shedding
+        await asyncio.sleep(0.3)
+        assert s.firewall.house.ready() == "short of memory: new requests are refused"
         used = 0.5
         s.firewall.pressure.look()
         assert s.firewall.server.keep_alive and status(await raw(s, post(asks()))) == 200
@@ -117,7 +119,7 @@ async def test_r13_short_of_memory_new_requests_are_refused_unread(story, path):
 async def test_r13_a_real_process_sheds(tmp_path):
     """Its own memory against a limit it is over from the start; it still drains."""
     async with Upstream([[whole(chat("x"))]]) as mu:
-        with running(tmp_path, mu.url, "[limits]\nmemory=1000000\n") as process:
+        with running(tmp_path, mu.url, "[limits]\nmemory=40000000\n") as process:
             for _ in range(100):
                 got = await send(process.port, post(asks()))
                 if status(got) == 503:
