@@ -264,7 +264,8 @@ def test_a_line_is_found_however_it_is_written(tmp_path, head):
 
 @pytest.mark.parametrize(("listen", "url", "own"), [
     ("127.0.0.1:8080", "http://127.0.0.1:8080", True), ("127.0.0.1:8080", "http://localhost:8080/v1", True),
-    ("0.0.0.0:8080", "http://[::1]:8080", True), ("[::1]:80", "http://localhost", True), ("proxy:443", "https://proxy", True),
+    ("0.0.0.0:8080", "http://[::1]:8080", True), ("[::1]:80", "http://localhost", True),
+    ("proxy:443", "https://proxy", True),
     ("127.0.0.1:8080", "http://127.0.0.1:8081", False), ("127.0.0.1:8080", "https://api.openai.com:8080", False),
     ("127.0.0.1:8080", "http://127.0.0.1:x", False)])
 def test_an_upstream_that_is_the_firewall_itself_is_a_mistake(tmp_path, listen, url, own):

@@ -225,8 +225,8 @@ def test_what_is_allowed_in_a_file_without_sections_is_no_rule(text, said):
     assert len(e.value.lines) == 1 and e.value.lines[0].startswith(said)
 
 
-@pytest.mark.parametrize("words", ["Erlaubt:", "Erlaubt ist:", "**Ausnahmen**", "### Excepciones", "### Permitido", "Autorisé :",
-                                   "Beispiele:", "Se permite:", "Nicht verboten:"])
+@pytest.mark.parametrize("words", ["Erlaubt:", "Erlaubt ist:", "**Ausnahmen**", "### Excepciones", "### Permitido",
+                                   "Autorisé :", "Beispiele:", "Se permite:", "Nicht verboten:"])
 def test_what_allows_in_another_language_is_no_rule(words):
     with pytest.raises(Mistakes, match=r"^w\.md:\d+: "):
         parse(f"# Preise\n\n## Violates\n- one\n\n{words}\n- two\n", "w", "w.md")
