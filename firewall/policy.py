@@ -243,7 +243,8 @@ def _front(text: str, stem: str, wrong: list[Problem], strict: bool) -> tuple[di
         meta, tree = yaml.safe_load(head) or {}, yaml.compose(head, yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         mark = getattr(e, "problem_mark", None)
-        wrong.append(((mark.line if mark else 0) + 2, f"front matter is not YAML: {getattr(e, 'problem', '')}"))
+        wrong.append(((mark.line if mark else 0) + 2, f"front matter is not YAML: {getattr(e, 'problem', '')}; "
+                      "words with a colon or another sign go into quotes"))
         return {}, body, 1
     if not isinstance(meta, dict):
         wrong.append((2, "front matter must be `key: value` lines"))

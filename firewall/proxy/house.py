@@ -58,6 +58,7 @@ class House:
         wrong: list[str] = []
         for family in settings.FAMILIES:
             upstream = config.upstreams.get(family, config.upstream)
+            name = f"upstream.{family}" if family in config.upstreams else "upstream"       # one mistake is said once
             if not upstream.url:
                 continue
             try:
@@ -70,9 +71,9 @@ class House:
                 self.upstreams[family] = Upstream(pool, routes.base(origin.prefix, family), key,
                                                   origin.ssl is not None and not upstream.verify)
             except Mistakes as e:
-                wrong += [f"upstream ({family}): {line}" for line in e.lines]
+                wrong += [f"{name}: {line}" for line in e.lines]
             except (FirewallError, ValueError) as e:
-                wrong.append(f"upstream.url ({family}): {getattr(e, 'detail', e)}")
+                wrong.append(f"{name}.url: {getattr(e, 'detail', e)}")
         if wrong:
             raise Mistakes(sorted(set(wrong)))
         self.draining = self.short = ""     # of memory
