@@ -31,6 +31,11 @@ class FirewallError(Exception):
         self.code, self.public, self.fault, self.status = code, public, fault, status
         self.detail, self.param, self.retry_after = detail or public, param, retry_after
 
+    @property
+    def named(self) -> str:
+        """`public` with `param`, for shapes of an error that have no place for it."""
+        return self.public if not self.param or f"`{self.param}`" in self.public else f"{self.public} ({self.param})"
+
 
 def internal(error: BaseException, what: str) -> FirewallError:
     """Our own failure with a request or an answer: the client learns that, the operator the kind of error."""

@@ -17,20 +17,24 @@ from firewall.wire import usual
 from firewall.wire.anthropic_words import ANSWER, BLOCK, Blocks, Seen
 from firewall.wire.leaves import FILE, LINK, MEDIA, SECRET, TOKEN, Inert, Leaf, passes, trie, words
 from firewall.wire.reader import reader
-from firewall.wire.request import NAMED, Words, flag, inspectable, items, named, quick_message, text, turns
+from firewall.wire.request import NAMED, Words, flag, inspectable, items, named, quick_message, sizes, text, turns
 from firewall.wire.wire import Asked, Reader, StreamLimits, malformed
 
 ROLES = frozenset(("user", "assistant", "system"))
 _SOURCE: Inert = {"data": MEDIA, "media_type": TOKEN, "file_id": FILE, "url": LINK}
+_TRIED: Inert = {
+    "speed": words("standard fast"),
+    "thinking.type": words("enabled disabled adaptive between_tools"),
+    "thinking.display": words("summarized omitted updates full"),
+    "output_config.effort": words("low medium high xhigh max"),
+}
 INERT: Inert = {
     "model": TOKEN,
     "service_tier": words("auto standard_only standard priority batch"),
     "inference_geo": TOKEN,
-    "speed": words("standard fast"),
     "tool_choice.type": words("auto any tool none"),
-    "thinking.type": words("enabled disabled adaptive"),
-    "thinking.display": words("summarized omitted full"),
-    "output_config.effort": words("low medium high xhigh max"),
+    **_TRIED, "fallbacks.": words("default"), "fallbacks[].model": TOKEN,
+    **{f"fallbacks[].{path}": shape for path, shape in _TRIED.items()},
     "cache_control.ttl": words("5m 1h"),
     "system[].cache_control.ttl": words("5m 1h"),
     "tools[].cache_control.ttl": words("5m 1h"),
@@ -49,6 +53,13 @@ _MESSAGE = _PLACE["messages"]["[]"]
 _KNOWN = frozenset(("messages", "model", "system"))
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
          413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_error"}
+_ATTEMPT = frozenset(("model", "max_tokens", "thinking", "output_config", "speed"))
+
+
+def _tries(value: Any) -> bool:
+    """Whether `fallbacks` are the vendor's own: few models to try where one refuses, and nothing else about them."""
+    return value == "default" or (type(value) is list and 0 < len(value) <= 16 and all(
+        type(attempt) is dict and _ATTEMPT.issuperset(attempt) and type(attempt.get("model")) is str for attempt in value))
 
 
 class Anthropic:
@@ -59,7 +70,9 @@ class Anthropic:
     inert_answer = ANSWER
 
     def ask(self, document: dict[str, Any]) -> Asked:
-        sizes = inspectable(document)
+        again = document.get("fallbacks")
+        tried = _tries(again)
+        asked = inspectable({**document, "fallbacks": None} if tried else document)
         model, stream = text(document, "model"), flag(document, "stream")
         found = Words()
         system = document.get("system")
@@ -79,9 +92,13 @@ class Anthropic:
             else:
                 self._blocks(found, role if known else "user", message, f"messages.{i}")
         found.rest(document, _KNOWN, _PLACE)
+        if tried:
+            found.each("request", again, _PLACE["fallbacks"], "fallbacks")
+            for i, attempt in enumerate(again if type(again) is list else ()):
+                asked += sizes(attempt, f"fallbacks.{i}.")
         if model not in NAMED and not named(model):
             found.each("request", model, TOKEN, "model")
-        return Asked(model, stream, found.said(), document, tuple(found.opaque), sizes)
+        return Asked(model, stream, found.said(), document, tuple(found.opaque), asked)
 
     def _blocks(self, found: Words, role: str, message: dict[str, Any], path: str) -> None:
         """A message of blocks; what a tool brought in speaks as a tool."""
@@ -99,7 +116,7 @@ class Anthropic:
         return reader(Answer(asked), content_type, limits or StreamLimits())
 
     def error(self, error: FirewallError, request_id: str) -> bytes:
-        return envelope(error.public, kind(error), request_id)
+        return envelope(error.named, kind(error), request_id)
 
     def blocked(self, message: str, rules: tuple[str, ...], request_id: str) -> bytes:
         return envelope(message or "The request was blocked by the content policy of this service.",

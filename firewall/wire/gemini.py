@@ -39,17 +39,19 @@ _PART: Inert = {
     "executableCode.language": words("PYTHON LANGUAGE_UNSPECIFIED"),
     "codeExecutionResult.outcome": words("OUTCOME_OK OUTCOME_FAILED OUTCOME_DEADLINE_EXCEEDED OUTCOME_UNSPECIFIED"),
 }
+_TEXT = ("TEXT", "Text", "text")
 INERT: Inert = {
     "model": TOKEN,
     "contents[].role": frozenset(ROLES),
-    **{f"contents[].parts[].{path}": shape for path, shape in _PART.items()},
+    **{f"contents[].parts{one}.{path}": shape for path, shape in _PART.items() for one in ("[]", "")},   # a list, or one
     "systemInstruction.role": words("user system model"),
     "system_instruction.role": words("user system model"),
     **{f"{place}.{name}": TOKEN for place in ("safetySettings[]", "safety_settings[]")
        for name in ("category", "threshold", "method")},
     **{f"{place}.{name}": TOKEN for place in ("generationConfig", "generation_config")
        for name in ("responseMimeType", "response_mime_type", "mediaResolution")},
-    "generationConfig.responseModalities[]": words("TEXT Text text"),
+    **{f"{place}.{name}{one}": frozenset(_TEXT) for place in ("generationConfig", "generation_config")
+       for name in ("responseModalities", "response_modalities") for one in ("[]", ".")},
     "generationConfig.thinkingConfig.thinkingLevel": words("MINIMAL LOW MEDIUM HIGH minimal low medium high"),
     "toolConfig.functionCallingConfig.mode": words("AUTO ANY NONE VALIDATED MODE_UNSPECIFIED"),
     "tool_config.function_calling_config.mode": words("AUTO ANY NONE VALIDATED MODE_UNSPECIFIED"),
@@ -69,6 +71,8 @@ ANSWER: Inert = {
     "candidates[].safetyRatings[].category": TOKEN,
     "candidates[].safetyRatings[].probability": TOKEN,
     "candidates[].safetyRatings[].severity": TOKEN,
+    "candidates[].safetyRatings[].overwrittenThreshold": words("""HARM_BLOCK_THRESHOLD_UNSPECIFIED BLOCK_LOW_AND_ABOVE
+        BLOCK_MEDIUM_AND_ABOVE BLOCK_ONLY_HIGH BLOCK_NONE OFF"""),
     "promptFeedback.blockReason": TOKEN,
     "promptFeedback.safetyRatings[].category": TOKEN,
     "promptFeedback.safetyRatings[].probability": TOKEN,
@@ -100,16 +104,18 @@ class Gemini:
             if type(config) is not dict:
                 raise malformed(name)
             asked += sizes(config, name + ".", digits=True)
-            spoken = config.get("responseModalities") or config.get("response_modalities")
-            if spoken and spoken not in (["TEXT"], ["Text"], ["text"]):
-                raise malformed(name + ".responseModalities")       # only text can be judged before it is shown
+            for said in ("responseModalities", "response_modalities"):
+                spoken = config.get(said)
+                if spoken and spoken not in (*_TEXT, *([name] for name in _TEXT)):
+                    raise malformed(f"{name}.{said}")       # only text can be judged before it is shown
         found = Words()
         for name in ("systemInstruction", "system_instruction"):
             found.each("system", document.get(name), _PLACE[name], name)
-        for i, content in enumerate(items(document, "contents")):
+        alone = type(document.get("contents")) is dict      # Google takes one where a list is meant, and shows that
+        for i, content in enumerate([document["contents"]] if alone else items(document, "contents")):
             role = content.get("role", "user")
             found.each(ROLES.get(role, "user") if type(role) is str else "user", content, _PLACE["contents"]["[]"],
-                       f"contents.{i}")
+                       "contents" if alone else f"contents.{i}")
         found.rest(document, frozenset(("contents", "systemInstruction", "system_instruction")), _PLACE)
         return Asked("", False, found.said(), document, tuple(found.opaque), asked)
 
@@ -117,7 +123,7 @@ class Gemini:
         return reader(Candidates(asked), content_type, limits or StreamLimits())
 
     def error(self, error: FirewallError, request_id: str) -> bytes:
-        return envelope(error.status, error.public, error.code)
+        return envelope(error.status, error.named, error.code)
 
     def blocked(self, message: str, rules: tuple[str, ...], request_id: str) -> bytes:
         return envelope(400, message or "The request was blocked by the content policy of this service.",

@@ -101,7 +101,8 @@ def passes(shape: Any, text: str, holder: Any = None) -> bool:
         return len(text) >= LEAST and (shape == BASE64 or (
             type(holder) is dict and holder.get("type") in ("reasoning.encrypted", "redacted_thinking"))) and sealed(text)
     if shape == SECRET:
-        return len(text) <= 4096 and text.isascii() and text.isprintable() and " " not in text.strip()
+        said = text.removeprefix("Bearer ").strip()
+        return len(text) <= 4096 and text.isascii() and text.isprintable() and " " not in said
     if shape == MEDIA or (shape == DATA and text.startswith("data:")):
         return media(text, holder)
     return (shape == LINK or shape == DATA) and shown(text) == HIDDEN
@@ -162,7 +163,7 @@ def leaves(value: Any, node: Any = None, path: str = "", holder: Any = None, key
             fresh: list[tuple[Any, Any, str, Any, Any]] = []
             for name, inner in value.items():
                 inside = SPOKEN if node == SPOKEN or (name in ARGUMENTS and type(inner) is dict) else under.get(name)
-                if name in KEYS:
+                if name in KEYS or (name in under and name.isalpha()):      # a header's name is a twin of one of `KEYS`
                     if inside == SPOKEN or type(inner) not in _SILENT:
                         fresh.append((inner, inside, step + name, value, name))
                     continue

@@ -84,7 +84,7 @@ class Ollama:
         return Told(speech, limits) if isinstance(found, Listed) else found
 
     def error(self, error: FirewallError, request_id: str) -> bytes:
-        return orjson.dumps({"error": error.public})
+        return orjson.dumps({"error": error.named})
 
     def blocked(self, message: str, rules: tuple[str, ...], request_id: str) -> bytes:
         return orjson.dumps({"error": message or "The request was blocked by the content policy of this service."})

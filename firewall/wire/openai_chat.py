@@ -23,6 +23,8 @@ from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
+CACHED: Inert = {"prompt_cache_options.mode": words("implicit explicit"), "prompt_cache_options.ttl": words("30m 12h")}
+BREAK: Inert = {"prompt_cache_breakpoint.mode": words("explicit"), "prompt_cache_breakpoint.ttl": words("30m 12h")}
 INERT: Inert = {
     "model": TOKEN,
     "messages[].role": ROLES,
@@ -46,6 +48,8 @@ INERT: Inert = {
     "function_call": words("none auto"),
     "prompt_cache_key": TOKEN,
     "prompt_cache_retention": words("in_memory 24h"),
+    **CACHED,
+    **{f"messages[].content[].{path}": shape for path, shape in BREAK.items()},
     "moderation.model": TOKEN,
     "moderation.policy.input.mode": words("score block"),
     "moderation.policy.output.mode": words("score block"),

@@ -13,10 +13,10 @@ import orjson
 from firewall.case import Message
 from firewall.errors import FirewallError
 from firewall.wire.leaves import DATA, FILE, LINK, MEDIA, SECRET, TOKEN, Inert, passes, trie, unplaced, words
-from firewall.wire.openai_chat import BLOCKED, WITHHELD, envelope, kind
+from firewall.wire.openai_chat import BLOCKED, BREAK, CACHED, WITHHELD, envelope, kind
 from firewall.wire.reader import reader
 from firewall.wire.request import Words, flag, inspectable, items, text
-from firewall.wire.responses_shapes import ANSWER, ITEM, ITEM_TYPES
+from firewall.wire.responses_shapes import ANSWER, CHECKS, ITEM, ITEM_TYPES
 from firewall.wire.responses_words import Output, Seen
 from firewall.wire.wire import Asked, Reader, StreamLimits, refused
 
@@ -24,7 +24,7 @@ ROLES = frozenset(("system", "developer", "user", "assistant"))
 PARTS = ITEM_TYPES | words("input_text input_image input_file input_audio item_reference computer_screenshot")
 _PART: Inert = {
     "type": PARTS, "image_url": DATA, "file_data": DATA, "file_url": LINK, "file_id": FILE,
-    "detail": words("auto low high original"), "input_audio.data": MEDIA, "input_audio.format": words("wav mp3"),
+    "detail": words("auto low high original"), "input_audio.data": MEDIA, "input_audio.format": words("wav mp3"), **BREAK,
     "annotations[].type": PARTS, "annotations[].file_id": TOKEN, "annotations[].url": LINK,
 }
 INERT: Inert = {
@@ -37,6 +37,7 @@ INERT: Inert = {
     "text.verbosity": words("low medium high"),
     "prompt_cache_key": TOKEN,
     "prompt_cache_retention": words("in_memory in-memory 24h"),
+    **CACHED,
     "include[]": TOKEN,
     **{f"input[].{path}": shape for path, shape in ITEM.items()},
     "input[].type": PARTS, "input[].role": ROLES,
@@ -44,7 +45,9 @@ INERT: Inert = {
     "tools[].type": PARTS | words("""web_search web_search_preview web_search_2025_08_26 file_search mcp shell
         code_interpreter image_generation computer_use_preview computer local_shell apply_patch tool_search x_search
         web_search_preview_2025_03_11 programmatic_tool_calling namespace"""),
+    "input[].acknowledged_safety_checks[].code": CHECKS,
     "tools[].authorization": SECRET,
+    "tools[].headers.Authorization": SECRET, "tools[].headers.authorization": SECRET,
     "tools[].vector_store_ids[]": FILE,
     "tools[].input_image_mask.image_url": DATA, "tools[].input_image_mask.file_id": FILE,
     "tools[].container.type": words("auto"),

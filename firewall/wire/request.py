@@ -166,6 +166,13 @@ def idle(name: str, value: Any) -> bool:
         return all(key in TEMPLATE and (said is None or type(said) is bool or (type(said) is str and said in EFFORTS) or (
             key == "thinking_budget" and type(said) is int and -1 <= said <= 1_000_000))   # some templates write it out
             for key, said in value.items())
+    if name == "extra_body" and type(value) is dict and list(value) == ["google"]:      # Gemini's OpenAI endpoint
+        google = value["google"]
+        said = google.get("thinking_config") if type(google) is dict and list(google) == ["thinking_config"] else None
+        return type(said) is dict and all(
+            type(how) is bool if key == "include_thoughts" else type(how) is int and -1 <= how <= 1_000_000
+            if key == "thinking_budget" else key == "thinking_level" and type(how) is str and how in EFFORTS
+            for key, how in said.items())
     return (value is False or value == [] or value == {}) and name != "add_special_tokens"
 
 

@@ -13,6 +13,7 @@ ITEM_TYPES = words("""message reasoning function_call function_call_output custo
     reasoning_text url_citation file_citation container_file_citation file_path search open_page find_in_page find logs
     image exit timeout container_reference auto delete_file create_file update_file function custom direct x_search_call
     text""")
+CHECKS = words("malicious_instructions irrelevant_domain sensitive_domain")
 _PART: Inert = {
     "type": ITEM_TYPES,
     "annotations[].type": ITEM_TYPES,
@@ -30,7 +31,7 @@ ITEM: Inert = {
     "action.type": ITEM_TYPES | words("click scroll keypress type wait screenshot move drag double_click exec"),
     "operation.type": ITEM_TYPES, "environment.type": ITEM_TYPES | words("local container_auto"),
     "environment.container_id": TOKEN,
-    "action.url": LINK, "action.sources[].url": LINK,
+    "pending_safety_checks[].code": CHECKS, "action.url": LINK, "action.sources[].url": LINK,
     "outputs[].type": ITEM_TYPES, "outputs[].url": DATA, "output.type": words("computer_screenshot"),
     "output.image_url": DATA, "output[].outcome.type": ITEM_TYPES, "summary[].type": ITEM_TYPES,
     **{f"content[].{path}": shape for path, shape in _PART.items()},

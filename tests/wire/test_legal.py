@@ -201,12 +201,12 @@ GOLDEN = {
     "openai-chat": OPENAI,
     "openai-completions": OPENAI,
     "openai-responses": OPENAI,
-    "anthropic-messages": b'{"type":"error","error":{"type":"invalid_request_error","message":"public words"},'
+    "anthropic-messages": b'{"type":"error","error":{"type":"invalid_request_error","message":"public words (n)"},'
     b'"request_id":"req_1"}',
-    "gemini": b'{"error":{"code":400,"message":"public words","status":"INVALID_ARGUMENT","details":[{"@type":'
+    "gemini": b'{"error":{"code":400,"message":"public words (n)","status":"INVALID_ARGUMENT","details":[{"@type":'
     b'"type.googleapis.com/google.rpc.ErrorInfo","reason":"SOME_CODE","domain":"firewall"}]}}',
-    "ollama-chat": b'{"error":"public words"}',
-    "ollama-generate": b'{"error":"public words"}',
+    "ollama-chat": b'{"error":"public words (n)"}',
+    "ollama-generate": b'{"error":"public words (n)"}',
 }
 
 
