@@ -146,6 +146,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(args: argparse.Namespace) -> Choice:
+    """Raises `BadRows` for what cannot be meant."""
+    if args.config is not None and not args.config.is_file():
+        raise BadRows(f"--config {args.config}: no such file")
+    if getattr(args, "limit", 0) < 0:
+        raise BadRows(f"--limit {args.limit}: a number of rows; 0 takes all")
     seeds = getattr(args, "seeds", 0)
     return Choice(args.guard, args.policies, args.config, getattr(args, "direct", False),
                   getattr(args, "stream", False), getattr(args, "limit", 0), seeds or 3, seeds > 1, args.concurrency,

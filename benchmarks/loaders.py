@@ -22,6 +22,7 @@ from benchmarks.rows import HERE, BadRows, Row, Task, objects, opened
 
 Item = dict[str, Any]
 Reader = Callable[[Iterable[Item]], Iterator[Row]]
+SUFFIXES = {".csv", ".json", ".jsonl", ".parquet", ".gz", ".xz"}
 
 
 def published() -> dict[str, dict[str, str]]:
@@ -39,6 +40,8 @@ def load(layout: str, where: str) -> list[Row]:
         raise BadRows(f"unknown layout {layout!r}; known: {', '.join(sorted(READERS))}")
     where = where or published()[layout]["hub"]
     path = Path(where)
+    if not path.is_file() and (where.startswith(("/", "./", "../", "~")) or path.suffix in SUFFIXES):
+        raise BadRows(f"{where}: no such file")
     items = _file(path) if path.is_file() else _hub(layout, where)
     try:
         rows = list(READERS[layout](items))
