@@ -94,5 +94,11 @@ def test_another_layout_is_said(tmp_path: Path) -> None:
         loaders.load("nope", "x")
 
 
+def test_a_file_that_is_not_there() -> None:
+    for where in ("/nope", "nope.csv", "./nope"):
+        with pytest.raises(BadRows, match=f"{where}: no such file"):
+            loaders.load("toxicchat", where)
+
+
 def test_every_layout_is_described() -> None:
     assert set(loaders.published()) == set(loaders.READERS)
