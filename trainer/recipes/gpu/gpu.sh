@@ -20,16 +20,23 @@ WORK=${WORK:-/tmp/run}
 
 site() {    # the bundle, once a machine
     if compgen -G "$FROM/bundle.tar.xz*" > /dev/null && [ ! -d "$SITE" ]; then
-        mkdir -p "$SITE"
+        rm -rf "$SITE.part"; mkdir -p "$SITE.part"          # a call that is cut off leaves no half of a bundle behind
         for name in bundle extra; do        # whole, or cut by `split -d` into NAME.00, NAME.01 for smaller transfers
             cat "$FROM/$name".tar.xz* | $PYTHON -c \
-                'import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1])' "$SITE"
+                'import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1])' "$SITE.part"
         done
+        mv "$SITE.part" "$SITE"
     fi
     export PYTHONPATH="$SITE${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 PYTHONUNBUFFERED=1
     export VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0 VLLM_LOGGING_LEVEL=WARNING TOKENIZERS_PARALLELISM=true
     # without vLLM the rollouts go through transformers: slower, the same numbers
-    $PYTHON -c 'import vllm' 2>/dev/null || SET+=(--set engine.rollout=transformers)
+    local why
+    if why=$($PYTHON -c 'import vllm' 2>&1); then
+        echo "rollouts: vllm, unless the recipe or SET says otherwise"
+    else
+        echo "rollouts: transformers; vllm cannot be imported: $(tail -n 1 <<< "$why")"
+        SET+=(--set engine.rollout=transformers)
+    fi
 }
 
 once() {    # stages, files
