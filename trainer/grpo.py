@@ -29,7 +29,7 @@ def advantages(rewards: Tensor, group: int, scale: Literal["std", "none"] = "std
     centred = grouped - grouped.mean(1, keepdim=True)
     if scale == "std":
         centred = centred / (grouped.std(1, keepdim=True) + eps)
-    return centred.reshape(-1)
+    return (centred * informative(rewards, group).unsqueeze(1)).reshape(-1)     # equal rewards: 0, not their mean's rounding
 
 
 def informative(rewards: Tensor, group: int) -> Tensor:

@@ -267,9 +267,10 @@ def learn(recipe: Recipe, learner: Learner, episodes: Sequence[Episode], step: i
                                  tokens=tokens, answers=answers, kl=o.kl, reference=first)
             learner.backward(got.loss, last=i == count - 1)
             value += float(got.loss.detach())
-            clipped += float(got.clipped) / count
-            drift += float(got.kl) / count
+            weight = float(b.loss_mask.sum())       # groups left out clip nothing; with a KL term none is
+            clipped, drift = clipped + float(got.clipped) * weight, drift + float(got.kl) * weight
         value = learner.total(value)
+        clipped, drift = (learner.total(x) / max(tokens, 1.0) for x in (clipped, drift))
         if not math.isfinite(value):
             names = ", ".join(sorted({e.example for e in episodes})[:8])
             raise Halt(f"the loss is {value}", f"Lower grpo.lr or look at the rows {names}.", step=step)

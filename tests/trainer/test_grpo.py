@@ -23,6 +23,12 @@ def test_advantages_by_hand():
     assert grpo.advantages(torch.tensor([1.0, 0.0]), 2, "none").tolist() == [0.5, -0.5]
 
 
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_equal_rewards_teach_nothing(scale):
+    got = grpo.advantages(torch.tensor([0.1] * 7 + [0.0, 1.0, 0.9, 0.9, 0.9, 0.9, 0.9]), 7, scale)
+    assert got[:7].tolist() == [0.0] * 7 and got[7:].abs().min() > 0
+
+
 def test_advantages_know_nothing_of_other_groups():
     a = grpo.advantages(torch.tensor([1.0, 0.0, 0.3, 0.2]), 2)
     b = grpo.advantages(torch.tensor([1.0, 0.0, 30.0, 20.0]), 2)

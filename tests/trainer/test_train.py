@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.ml, pytest.mark.filterwarnings("ignore"), pytest.mark.
 from tests.trainer import world  # noqa: E402
 from trainer import grpo, sync, train  # noqa: E402
 from trainer import tokenizer as words  # noqa: E402
+from trainer.episode import Episode  # noqa: E402
 from trainer.errors import Halt  # noqa: E402
 from trainer.learner import Learner, Scorer, build  # noqa: E402
 from trainer.sampler import Transformers  # noqa: E402
@@ -148,6 +149,28 @@ def test_the_loss_does_not_depend_on_the_cutting(tok):
             want -= float(0.5 * scores[:len(p) - 1].sum() + scores[len(p) - 1:].sum())
     got = [train._supervise(Plain(), pairs, micro, 0.5, 1.0, tok.pad_token_id, None) for micro in (1, 2)]
     assert got == pytest.approx([want, want], abs=1e-4)
+
+
+def test_what_is_told_does_not_depend_on_the_cutting(tok):
+    """Loss, clipped share and KL of answers of different lengths, a group at a time and all together."""
+    episodes = [Episode(f"e{i // 2}", i // 2, (5, 6, 7), tuple(range(20, 21 + 3 * i)), (0.0,) * (1 + 3 * i), True,
+                        float(i % 2), 0.0, 0.0) for i in range(6)]
+    told = []
+    for micro in (1, 3):
+        r = world.recipe(Path(), grpo={"group": 2, "micro": micro, "kl": 0.1, "updates": 2, "clip_low": 1e-3,
+                                       "clip_high": 1e-3, "tolerance": 1e9, "share_prefix": False})
+        scorer = Scorer(build(r.model, tok, 0, 1024))
+        best = torch.optim.SGD(scorer.parameters(), 0.3)
+
+        class Plain:
+            device, first = torch.device("cpu"), staticmethod(Scorer(build(r.model, tok, 0, 1024)))
+            most, total, score = staticmethod(float), staticmethod(float), staticmethod(scorer)
+            backward = staticmethod(lambda loss, last: loss.backward())
+            step = staticmethod(lambda lr, best=best: (best.step(), best.zero_grad(), 1.0)[2])
+
+        told.append(train.learn(r, Plain(), episodes, 0, 1e-3, tok.pad_token_id))
+    assert 0.1 < told[0]["clipped"] < 0.9 and told[0]["kl"] > 1e-4
+    assert told[0] == pytest.approx(told[1], rel=1e-3)
 
 
 def tuned(cold: Path, tok: Any, out: Path, look: Any = None) -> dict[str, float]:
