@@ -47,6 +47,7 @@ class Plan:
     activations: float
     logits: float
     engine: float
+    gathered: float      # the whole weights, before a rollout: not at the same time as activations and logits
     rollout: float
     training: float
     sync: float
@@ -55,7 +56,7 @@ class Plan:
 
     @property
     def memory(self) -> float:
-        return self.states + self.activations + self.logits + self.engine
+        return self.states + max(self.activations + self.logits, self.gathered) + self.engine
 
     @property
     def step(self) -> float:
@@ -72,8 +73,9 @@ def states(weights: int, largest: int, gpus: int, zero: int, offload: bool, trai
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as third
             from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as second
-        if zero == 3:
-            cpu, gpu, _ = third(weights, largest, gpus, 1, cpu_offload=offload, cpu_offload_params=False)
+        if zero == 3:       # no zero.Init: each process builds the whole model before it is partitioned
+            cpu, gpu, _ = third(weights, largest, gpus, 1, cpu_offload=offload, cpu_offload_params=False,
+                                zero_init=False)
             return gpu, cpu, "deepspeed"
         if zero == 2:
             cpu, gpu = second(weights, gpus, 1, cpu_offload=offload)
@@ -116,8 +118,9 @@ def plan(recipe: Recipe, gpus: int, machine: Machine = MACHINES["a100"], prompt:
     cache = rows / copies * prompt * 2 * s.layers * (s.hidden // s.heads) * s.kv * 2
     longest = min(o.longest_answer, 2 * answer)             # a step ends with its longest answer
     decode = longest * ((2 * n + cache) / (machine.bus * 0.6 * recipe.engine.vllm_tensor) + 2e-3)
-    return Plan(n, gpu, cpu, activations, logits, engine, prefill + decode, training, 2 * n / machine.bus + 0.5,
-                tokens, source)
+    whole = 2.0 * n if recipe.engine.zero == 3 else 0.0     # `Learner.whole`: at every push, look and export
+    sync = 2 * n / machine.bus + whole / machine.link + 0.5
+    return Plan(n, gpu, cpu, activations, logits, engine, whole, prefill + decode, training, sync, tokens, source)
 
 
 def shape(recipe: Recipe) -> Shape:
@@ -135,6 +138,6 @@ def told(p: Plan, machine: Machine, gpus: int) -> str:
     fits = "fits" if p.memory < 0.94 * machine.memory else "DOES NOT FIT"
     return (f"{gpus} x {machine.name}: {p.weights / 1e6:,.1f} M weights; memory a GPU {p.memory / GB:.1f} GB ({fits}): "
             f"states {p.states / GB:.1f} ({p.source}), activations {p.activations / GB:.1f}, logits "
-            f"{p.logits / GB:.1f}, rollout engine {p.engine / GB:.1f}; CPU {p.host / GB:.0f} GB; step "
-            f"{p.step:.1f} s: rollout {p.rollout:.1f}, training {p.training:.1f}, sync {p.sync:.1f}; "
-            f"{p.tokens:,} tokens a step")
+            f"{p.logits / GB:.1f} (then {p.gathered / GB:.1f} gathered for the rollouts), rollout engine "
+            f"{p.engine / GB:.1f}; CPU {p.host / GB:.0f} GB; step {p.step:.1f} s: rollout {p.rollout:.1f}, "
+            f"training {p.training:.1f}, sync {p.sync:.1f}; {p.tokens:,} tokens a step")
