@@ -41,7 +41,7 @@ class Checkpoints:
         try:
             learner.save(self.folder, part, state | {"step": step, "random": torch.get_rng_state()})
             if learner.rank == 0:
-                told = {"step": step, "options": self.options, "changed": self.changed}
+                told = {"step": step, "processes": learner.world, "options": self.options, "changed": self.changed}
                 (self.folder / part / OPTIONS).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
         except (OSError, RuntimeError) as e:
             if learner.rank == 0:
@@ -79,19 +79,31 @@ class Checkpoints:
         found = [p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix != ".part"]
         return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
 
-    def resume(self, learner: Learner) -> dict[str, Any] | None:
-        """Loads the newest checkpoint into the learner; its state, or None when there is none."""
+    def resume(self, learner: Learner, weights: bool = False) -> dict[str, Any] | None:
+        """Loads the newest checkpoint, or its `weights` alone, into the learner; its state, or None when there is none.
+
+        Raises:
+            Halt: it cannot be read, or its parts are cut for other processes or another `engine.zero`.
+        """
         last = self.last()
         if last is None:
             return None
-        state = learner.load(self.folder, last.name)
+        told = self.told()
+        zero, world = told.get("options", {}).get("engine.zero", learner.zero), told.get("processes", learner.world)
+        same = zero == learner.zero and (world == learner.world or not zero)
+        if not (same or weights and 3 not in (zero, learner.zero)):
+            raise Halt(f"checkpoint {last} was written by {world} process(es) with engine.zero = {zero}, this run has "
+                       f"{learner.world} with engine.zero = {learner.zero}.", "Nothing is wrong with it: run as it was run.")
+        state = learner.load(self.folder, last.name, weights)
         torch.set_rng_state(state["random"].cpu())
         return state
 
     def told(self) -> dict[str, Any]:
-        """`step`, `options` and `changed` of the newest checkpoint; empty where there is none."""
-        path = (self.last() or self.folder) / OPTIONS
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+        """`step`, `processes`, `options` and `changed` of the newest checkpoint; empty where it does not say."""
+        try:
+            return dict(json.loads(((self.last() or self.folder) / OPTIONS).read_text("utf-8")))
+        except (OSError, ValueError):
+            return {}
 
     def compare(self, learner: Learner, end: int) -> None:
         """After `resume`, with the step at which the stage ends: says which options have changed.

@@ -130,7 +130,7 @@ def build(model: Model, tokenizer: Any, seed: int, positions: int) -> Any:
 
     dtype = getattr(torch, model.dtype)
     if model.path:
-        made = AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype)
+        made = words.fetched(model.path, lambda: AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype))
         if made.get_input_embeddings().weight.shape[0] < len(tokenizer):
             raise Halt(f"the model in {model.path} has fewer embeddings than the tokenizer has tokens",
                        "Use the tokenizer it was trained with.")
@@ -272,10 +272,12 @@ class Learner:
         """Weights, optimiser and `state` to folder/tag, on every process."""
         self.engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
 
-    def load(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Back from folder/tag, with the state saved there. Raises `Halt` when it cannot be read."""
+    def load(self, folder: Path, tag: str, weights: bool = False) -> dict[str, Any]:
+        """Back from folder/tag, with the state saved there; `weights` leaves the optimiser's state aside, whose cut
+        depends on `engine.zero` and the number of processes; ZeRO-3 keeps the weights in it. Raises `Halt` when it cannot
+        be read."""
         try:
-            path, state = self.engine.load_checkpoint(str(folder), tag=tag)
+            path, state = self.engine.load_checkpoint(str(folder), tag=tag, load_module_only=weights and self.zero < 3)
         except Exception as e:
             raise Halt(f"checkpoint {folder / tag} cannot be read ({type(e).__name__}: {e})",
                        "Remove it to resume from the one before.") from e

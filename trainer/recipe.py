@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import tomllib
 import types
 import typing
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firewall.errors import Mistakes
+from trainer.tiny import SHAPES
 
 Format = Literal["shared", "toxicchat", "aegis2", "beavertails", "pku-saferlhf", "or-bench", "wildguardmix", "examples"]
 
@@ -156,7 +158,7 @@ class Eval:
 ASIDE = {f"{table}.{key}" for table, keys in {
     "model": "checkpointing", "sft": "on corpus epochs minutes micro",
     "grpo": "on epochs steps minutes micro share_prefix patience tolerance",
-    "engine": "zero offload rollout vllm_memory vllm_tensor threads save_every keep"}.items() for key in keys.split()}
+    "engine": "offload rollout vllm_memory vllm_tensor threads save_every keep"}.items() for key in keys.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +286,15 @@ def _sense(r: Recipe) -> list[str]:
     """What types cannot say."""
     rules = [
         (r.grpo.group >= 2, "grpo.group must be at least 2: one answer has nothing to be compared with"),
-        (r.grpo.prompts % r.grpo.micro == 0 or r.grpo.micro > r.grpo.prompts,
+        *((value >= 1, f"{name} must be at least 1") for name, value in (
+            ("sft.batch", r.sft.batch), ("sft.micro", r.sft.micro), ("grpo.prompts", r.grpo.prompts),
+            ("grpo.micro", r.grpo.micro), ("engine.save_every", r.engine.save_every), ("sft.samples", r.sft.samples),
+            ("engine.vllm_tensor", r.engine.vllm_tensor), ("grpo.longest_answer", r.grpo.longest_answer))),
+        (r.engine.vllm_tensor < 2 or r.engine.rollout != "vllm" or int(os.environ.get("WORLD_SIZE", "1")) < 2,
+         "engine.vllm_tensor must be 1 where several processes train: each has an engine and prompts of its own"),
+        (r.model.lora_rank >= 0, "model.lora_rank must not be negative"),
+        (bool(r.model.path) or r.model.shape in SHAPES, f"model.shape must be one of {', '.join(SHAPES)}"),
+        (r.grpo.micro < 1 or r.grpo.prompts % r.grpo.micro == 0 or r.grpo.micro > r.grpo.prompts,
          "grpo.micro should divide grpo.prompts"),
         (0 < r.grpo.top_p <= 1, "grpo.top_p must be in (0, 1]"),
         (r.grpo.temperature > 0, "grpo.temperature must be positive: greedy answers are all the same"),

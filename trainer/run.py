@@ -69,9 +69,13 @@ def start(recipe: Recipe, folder: Path | None, tok: Any) -> Any:
 def sft(recipe: Recipe, bar: bool = True) -> dict[str, float]:
     """Stage 1: language modelling where `sft.corpus` asks for it, then traces. Writes `sft-model/`."""
     from trainer import train
-    from trainer.learner import Learner, in_turn
+    from trainer.learner import Learner, environment, in_turn
 
     out = Path(recipe.out)
+    drawn = out / "data" / "traces.jsonl"
+    if recipe.sft.traces == "sampled" and recipe.engine.rollout == "vllm" and environment()[1] > 1 and not drawn.exists():
+        raise Mistakes([f"sft.traces = sampled: vLLM draws them in a run of one process (bring its {drawn}); "
+                        "engine.rollout = transformers draws them here"])
     rows, held, tok = ready(recipe)
     lesson = in_turn(lambda: sampled_lessons(recipe, rows, tok)) if recipe.sft.traces == "sampled" else None
     if lesson is not None:
@@ -201,12 +205,19 @@ def evaluate(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
 
     out = Path(recipe.out)
     folder = folder or next((out / n for n in ("model", "sft-model") if (out / n).exists()), Path(recipe.model.path))
-    export.check(folder) if folder.is_relative_to(out) else None
+    if folder == Path():
+        raise Mistakes([f"no model to evaluate: {out}/model, {out}/sft-model and model.path are not there"])
+    if not folder.exists() and folder.is_relative_to(out):
+        raise Mistakes([f"{folder}: no such folder"])
+    try:
+        export.check(folder) if folder.is_relative_to(out) else None
+    except ValueError as e:
+        raise Mistakes([str(e)]) from e
     _, held = prepare.prepared(recipe)
     tok = words.load(folder)
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = words.fetched(str(folder), lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     width = 128 if torch.cuda.is_available() else 16        # cases at a time
     engine = Transformers(model, words.stops(tok), tok.pad_token_id, width)
@@ -246,12 +257,14 @@ def exported(recipe: Recipe) -> Path:
     if stage is None:
         raise Mistakes([f"{out}: no checkpoint of sft or grpo to export"])
     learner = Learner(recipe, start(recipe, out / "sft-model" if stage == "grpo" and recipe.sft.on else None, tok), 0.0)
-    kept = Checkpoints(out / stage, options=recipe.steps(stage))
-    state = kept.resume(learner) or {}
+    kept = Checkpoints(out / stage, options={k: v for k, v in recipe.steps(stage).items() if k != "engine.zero"})
+    state = kept.resume(learner, weights=True) or {}
     kept.compare(learner, 0)
     with learner.whole() as model:
-        return export.folder(model, tok, out / "model", recipe, {"stage": stage, "step": state.get("step")}
-                             | ({"changed": kept.changed} if kept.changed else {}), _report(out))
+        if learner.rank == 0:
+            export.folder(model, tok, out / "model", recipe, {"stage": stage, "step": state.get("step")}
+                          | ({"changed": kept.changed} if kept.changed else {}), _report(out))
+    return out / "model"
 
 
 def plan(recipe: Recipe, command: str, gpus: int = 1) -> str:
@@ -291,5 +304,7 @@ def _costs(recipe: Recipe, command: str, gpus: int, rows: int, middle: int, most
         steps = recipe.grpo.steps or round(recipe.grpo.epochs * rows / recipe.grpo.prompts)
         lines.append(f"grpo: {steps} steps of {recipe.grpo.prompts} prompts x {recipe.grpo.group} answers, about "
                      f"{steps * recipe.grpo.prompts * recipe.grpo.group * (middle + answer):,} tokens")
+    if command == "sft":
+        lines.append("memory and seconds below are those of a GRPO step of this recipe, not of sft")
     made = [scale.plan(recipe, gpus, machine, middle, answer) for machine in scale.MACHINES.values()]
     return lines + [scale.told(p, m, gpus) for p, m in zip(made, scale.MACHINES.values(), strict=True)]

@@ -180,6 +180,8 @@ class Vllm:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(memory))))
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
             size = {"block_size": 32}
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:      # each engine on its process's GPU, not all on cuda:0
+            size["distributed_executor_backend"] = "external_launcher"
         from vllm import LLM
 
         self.stops = stops

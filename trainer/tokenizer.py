@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,23 @@ def size_of(folder: Path) -> int:
     return int(json.loads(config.read_bytes()).get("made_for", 0)) if config.is_file() else 0
 
 
+def fetched(name: str, load: Callable[[], Any]) -> Any:
+    """What `load` makes of a folder or of a name on the hub. Raises `Mistakes` where it is neither."""
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).is_dir():
+        raise Mistakes([f"{name}: no such folder"])
+    try:
+        return load()
+    except (OSError, ValueError) as e:
+        why = (str(e).strip().splitlines() or [""])[0][:200]
+        raise Mistakes([f"{name}: neither a folder with a model nor a name on the hub that can be reached "
+                        f"({type(e).__name__}: {why})"]) from e
+
+
 def load(folder: str | Path) -> Any:
     """A saved tokenizer, checked. Raises `Mistakes`."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = fetched(str(folder), lambda: AutoTokenizer.from_pretrained(str(folder)))
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     check(tokenizer, str(folder))

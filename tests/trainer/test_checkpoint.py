@@ -44,6 +44,20 @@ def test_saves_and_comes_back(learner, tmp_path):
     assert torch.equal(torch.rand(3), draw)       # the random state came back too
 
 
+@pytest.mark.parametrize(("begun", "weights"), [((2, 2), False), ((1, 1), False), ((3, 1), False), ((3, 2), True)])
+def test_other_processes_or_another_zero(learner, tmp_path, monkeypatch, begun, weights):
+    """The learner has zero 0 and one process."""
+    kept, (zero, world) = Checkpoints(tmp_path / "c", options={"engine.zero": begun[0]}), begun
+    monkeypatch.setattr(learner, "world", world)
+    monkeypatch.setattr(learner, "total", lambda value: float(value))
+    kept.save(learner, 1, {})
+    monkeypatch.setattr(learner, "world", 1)
+    with pytest.raises(Halt, match=rf"by {world} process\(es\) with engine.zero = {zero}, this run has 1 .*Nothing"):
+        kept.resume(learner, weights)
+    if zero != 3:
+        assert kept.resume(learner, True)["step"] == 1
+
+
 def test_keeps_the_last_few(learner, tmp_path):
     kept = Checkpoints(tmp_path / "c", keep=2)
     for step in (1, 2, 10):

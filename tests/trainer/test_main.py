@@ -56,6 +56,28 @@ def test_mistakes_are_listed(capsys):
     assert "did you mean 'group'" in said and "unknown key 'zzz'" in said
 
 
+@pytest.mark.ml
+@pytest.mark.parametrize("setting", ["model.path=/nowhere", "model.tokenizer=/nowhere", "model.path=no/such-name"])
+def test_models_that_are_not_there(setting, tmp_path, monkeypatch, capsys):
+    hub = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    assert main(["sft", TINY, "--quiet", "--set", f"out={tmp_path}", "--set", setting]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(setting.partition("=")[2]) and ("no such folder" in said or "on the hub that can be" in said)
+
+
+@pytest.mark.ml
+def test_nothing_to_evaluate(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    assert main(["eval", TINY, "--set", f"out={tmp_path}"]) == 2
+    assert "no model to evaluate" in capsys.readouterr().err
+
+
+def test_the_plan_of_sft_says_whose_memory_it_is(capsys):
+    assert main(["sft", TINY, "--dry-run"]) == 0
+    assert "those of a GRPO step" in capsys.readouterr().out
+
+
 def test_plan_of_data_that_are_elsewhere(capsys):
     assert main(["grpo", str(ROOT / "trainer" / "recipes" / "rsafe-7b-4x80.toml"), "--dry-run", "--gpus", "4",
                  "--set", 'data.sources=[{path="nowhere/at-all", format="toxicchat", safe=5000, unsafe=5000}]']) == 0

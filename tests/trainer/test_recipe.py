@@ -57,10 +57,20 @@ def test_settings_win_and_are_typed(tmp_path):
 @pytest.mark.parametrize("setting", ["grpo.group=1", "grpo.top_p=0", "grpo.temperature=0", "reward.cited=0.95",
                                      "reward.overlong=512", "data.balance=0.3", "pairs.share=1.5",
                                      'sft.traces="sampled"', "grpo.kl=-1", "sft.on=1",
-                                     'eval.files=["a/test.jsonl", "b/test.jsonl"]'])
+                                     'eval.files=["a/test.jsonl", "b/test.jsonl"]', "sft.micro=0", "sft.batch=0",
+                                     "grpo.micro=0", "grpo.prompts=0", "model.lora_rank=-1", 'model.shape="huge"'])
 def test_senseless_values(tmp_path, setting):
     with pytest.raises(Mistakes):
         recipe.load(write(tmp_path, ""), [setting])
+
+
+def test_an_engine_of_several_gpus_with_several_processes(tmp_path, monkeypatch):
+    asked = write(tmp_path, ""), ["engine.rollout=vllm", "engine.vllm_tensor=2"]
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert recipe.load(*asked).engine.vllm_tensor == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Mistakes, match="vllm_tensor must be 1 where several processes"):
+        recipe.load(*asked)
 
 
 def test_digest_is_of_what_trains(tmp_path):
@@ -76,7 +86,7 @@ def test_what_makes_the_rows_and_what_a_stage_depends_on(tmp_path):
     assert plain.steps("sft") == length.steps("sft") != lr.steps("sft") and plain.steps("grpo") == lr.steps("grpo")
     assert plain.steps("sft") != rows.steps("sft") and plain.steps("grpo") != rows.steps("grpo")
     told = plain.steps("grpo")
-    assert {"seed", "out"}.isdisjoint(told) and json.loads(json.dumps(told)) == told
+    assert "engine.zero" in told and {"seed", "out"}.isdisjoint(told) and json.loads(json.dumps(told)) == told
     known = {f"{t.name}.{f.name}" for t in fields(plain) if is_dataclass(getattr(plain, t.name))
              for f in fields(getattr(plain, t.name))}
     assert known > recipe.ASIDE

@@ -17,6 +17,13 @@ from tests.trainer import world  # noqa: E402
 from trainer import data, run  # noqa: E402
 
 
+def test_vllm_draws_traces_in_one_process(cold, tmp_path, monkeypatch):
+    """Its engine would wait for the processes that wait for the traces."""
+    monkeypatch.setattr("trainer.learner.environment", lambda: (0, 2))
+    with pytest.raises(Mistakes, match="in a run of one process"):
+        run.sft(world.recipe(tmp_path, model={"path": str(cold)}, sft={"traces": "sampled"}, engine={"rollout": "vllm"}))
+
+
 def test_a_finished_stage_and_a_changed_recipe(cold, tok, tmp_path, capsys):
     data.write(tmp_path / "data" / "train.jsonl", world.examples(48))
     data.write(tmp_path / "data" / "validation.jsonl", world.examples(4, 9))

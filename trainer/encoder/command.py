@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
             return _plan(recipe)
         for step in steps or ["train", "export", "calibrate"]:
             _step(step, recipe, args)
-    except (OSError, ValueError, KeyError, tomllib.TOMLDecodeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, tomllib.TOMLDecodeError) as e:
         print(f"encoder: {type(e).__name__}: {e}")
         return 2
     return 0
@@ -112,6 +112,8 @@ def _step(step: str, recipe: dict[str, Any], args: argparse.Namespace) -> None:
     if step == "train":
         from trainer.encoder.train import train
 
+        if not Path(recipe["base"]).is_dir():
+            raise ValueError(f"base = {recipe['base']}: no such folder")
         train(recipe, resume=not args.fresh)
     elif step == "merge":
         from trainer.encoder.train import merge

