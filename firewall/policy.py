@@ -163,7 +163,7 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = (), 
         except Mistakes as e:
             wrong += e.lines
         except OSError as e:
-            wrong.append(f"{path}:1: cannot be read ({e.strerror})")
+            wrong.append(f"{path}:1: cannot be read ({e.strerror or type(e).__name__})")
         except UnicodeDecodeError:
             wrong.append(f"{path}:1: cannot be read as UTF-8 text; save it as UTF-8")
         else:

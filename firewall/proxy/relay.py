@@ -49,7 +49,7 @@ class Pace:
     release: Release = "rolling"
     hold: int = 262_144
     whole: int = 16_777_216
-    event: int = 16_777_216
+    event: int = 1_048_576
     content_idle: float = 120.0
     total: float = 3600.0
     pad: bool = False

@@ -164,4 +164,4 @@ def padded(data: bytes) -> bytes:
 
 def large() -> FirewallError:
     return FirewallError("event_too_large", "The upstream sent an event that is too large.", fault="upstream",
-                         status=502, detail="one event of the upstream's stream is larger than the limit")
+                         status=502, detail="one event of the upstream's stream is larger than the limit (stream.event)")
