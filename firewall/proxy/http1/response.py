@@ -129,7 +129,7 @@ class Response:
                     raise protocol_error("malformed body") from None
                 self.extra = True  # the answer was whole; what followed was not HTTP
         # was it the end, and is there more?
-        if not self.parts:
+        if not self.parts and not self._ended:      # trailers as far as they came; what follows the end is none
             self._barren += len(rest)
             if self._barren > self._limits.max_head:
                 raise protocol_error("trailers too large")

@@ -243,3 +243,10 @@ def test_law_cut_blind(data: bytes, places: list[int]) -> None:
     """The same answer or the same fault."""
     whole, pieces = read([data]), read(cut(data, places))
     assert pieces == whole
+
+
+def test_what_follows_the_end_is_no_trailer() -> None:
+    """However much it is and however it is cut."""
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + b"X: a\r\n" * SMALL.max_head
+    assert read([data]) == read([data[:40], data[40:]]) == read([data[:60], data[60:]])
+    assert read([data])[0] == 200
