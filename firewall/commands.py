@@ -20,7 +20,7 @@ from rich.table import Table
 from firewall.case import Case, Message, Said
 from firewall.config import SHIPPED, Config
 from firewall.errors import GuardDown, Mistakes
-from firewall.folder import files
+from firewall.folder import files, written
 from firewall.guards.build import build, check
 from firewall.guards.guard import Guard
 from firewall.policy import Direction, Policy, PolicySet, load, parse
@@ -245,12 +245,10 @@ def _read(folder: Path, ids: Sequence[str], wrong: list[str], cases: bool = True
         wrong.append(f"{folder}: no policy file (*.md) here")
     for path in paths:
         try:
-            policy = parse(path.read_text("utf-8"), path.stem, str(path))
+            policy = parse(written(path), path.stem, str(path))
             found.append((policy, _cases(path.with_suffix(".cases.jsonl"), policy) if cases else []))
         except FileNotFoundError:
             wrong.append(f"no policy {path.stem!r} in {folder}; see `python -m firewall policies list`")
-        except (OSError, UnicodeDecodeError) as e:
-            wrong.append(f"{path}:1: cannot be read as UTF-8 text ({type(e).__name__})")
         except Mistakes as e:
             wrong += e.lines
     return found
@@ -270,8 +268,10 @@ def _cases(path: Path, policy: Policy) -> list[Example]:
             continue
         try:
             row = json.loads(line)
-            if not isinstance(row, dict) or (lacks := {"direction", "text", "expect"} - row.keys()):
-                raise ValueError(f"it lacks {', '.join(sorted(lacks))}" if isinstance(row, dict) else "one object a line")
+            if not isinstance(row, dict):
+                raise ValueError("one object a line")
+            if lacks := {"direction", "text", "expect"} - row.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(lacks))}")
             text, prompt, expect = row["text"], row.get("prompt") or "", row["expect"]
             if not (isinstance(text, str) and isinstance(prompt, str) and isinstance(expect, list)):
                 raise TypeError("text and prompt are texts, expect is a list of rule ids")

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from firewall.errors import Mistakes
+from firewall.lines import FAMILIES as FAMILIES
 from firewall.lines import SHIPPED, near, number
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")       # of an environment variable
@@ -138,7 +139,6 @@ class Config:
         return Path(self.policies.folder) if self.policies.folder else SHIPPED / "policies"
 
 
-FAMILIES = ("openai", "anthropic", "gemini", "ollama")
 SECTIONS: dict[str, type] = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)[:7]}
 ENVIRONMENT = {         # each is a flag, too: --listen, ...
     "FIREWALL_LISTEN": "server.listen", "FIREWALL_ADMIN": "server.admin", "FIREWALL_WORKERS": "server.workers",
@@ -348,7 +348,7 @@ def _consistent(config: Config) -> list[str]:
             if u.url and _itself(u.url, s.listen)]
     if 0 < config.limits.memory < LEAST:
         out.append(f"limits.memory: is in bytes; no worker serves with less than {LEAST}")
-    return list(dict.fromkeys(out))
+    return out
 
 
 def _itself(url: str, listen: str) -> bool:

@@ -32,3 +32,21 @@ def files(folder: Path) -> list[Path]:
                  if p.suffix != ".md" and (match := _LIKE.fullmatch(p.name))]:
         raise Mistakes(wrong)
     return found
+
+
+def written(path: Path) -> str:
+    """What stands in a policy's file.
+
+    Raises:
+        Mistakes: it is no file, cannot be read, or is no UTF-8. FileNotFoundError: nothing is there, or a link to nothing.
+    """
+    if path.exists() and not path.is_file():        # opening a pipe waits for its writer, for ever
+        raise Mistakes([f"{path}:1: is no file; remove it, or write the policy as a file"])
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        raise Mistakes([f"{path}:1: cannot be read ({e.strerror or type(e).__name__})"]) from None
+    except UnicodeDecodeError:
+        raise Mistakes([f"{path}:1: cannot be read as UTF-8 text; save it as UTF-8"]) from None

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from firewall.errors import Mistakes
-from firewall.folder import files
+from firewall.folder import files, written
 from firewall.page import GROUP, SECTIONS, Parts, Problem, misplaced, read
 
 Direction = Literal["input", "output"]
@@ -157,15 +157,11 @@ def load(folder: Path, enable: Iterable[str] = (), disable: Iterable[str] = (), 
     enable, disable = tuple(enable), tuple(disable)
     for path in files(folder):
         try:
-            if path.exists() and not path.is_file():        # opening a pipe waits for its writer, for ever
-                raise Mistakes([f"{path}:1: is no file; remove it, or write the policy as a file"])
-            policy = parse(path.read_text("utf-8"), path.stem, str(path))
+            policy = parse(written(path), path.stem, str(path))
         except Mistakes as e:
             wrong += e.lines
-        except OSError as e:
-            wrong.append(f"{path}:1: cannot be read ({e.strerror or type(e).__name__})")
-        except UnicodeDecodeError:
-            wrong.append(f"{path}:1: cannot be read as UTF-8 text; save it as UTF-8")
+        except FileNotFoundError as e:      # a link to nothing
+            wrong.append(f"{path}:1: cannot be read ({e.strerror})")
         else:
             if policy.id in found:
                 wrong.append(f"{path}:1: id {policy.id!r} is taken by another file")
